@@ -1,0 +1,133 @@
+"""The best match of every query position over all support positions, for several windows at once.
+
+Both pictures lie in raster order with a zero border between rows, so the window offset (y, x) is one step ``y *
+width + x`` along both axes of the cosine matrix, and a window's mean is a sum along its diagonals.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Windows = tuple[tuple[int, int], ...]
+
+
+class BestMatch(torch.autograd.Function):
+    """``out[n, a, q] = max over p of mean over offsets o of <s[n, p + o], q[n, q + o]>``.
+
+    Shapes: s ``(N, P, C)``, q ``(N, Q, C)`` to ``(N, A, Q)``. Only the winning pairs carry gradient, so the
+    backward touches A Q window pairs instead of P Q, and needs no cosine matrix.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        s: Tensor,
+        q: Tensor,
+        width: int,
+        support_width: int,
+        windows: Windows,
+        chunk_size: int | None,
+    ) -> Tensor:
+        """Match, chunk by chunk of support rows."""
+        P = s.shape[1]
+        rows = P // width if chunk_size is None else -(-chunk_size // support_width)
+        halo = max(_step(d_h // 2, d_w // 2, width) for d_h, d_w in windows)
+        best = s.new_full((s.shape[0], len(windows), q.shape[1]), -torch.inf)
+        winner = torch.zeros_like(best, dtype=torch.long)
+        for start in range(0, P, rows * width):
+            end = min(start + rows * width, P)
+            low, high = max(0, start - halo), min(P, end + halo)
+            cosine = (s[:, low:high] @ q.transpose(1, 2)).to(s.dtype)  # autocast may have made it half
+            for a, window in enumerate(windows):
+                total = _diagonal_sum(cosine, window, width, start - low, end - start)
+                # A window may not be centred on the border between rows.
+                total.view(s.shape[0], -1, width, q.shape[1])[:, :, support_width:] = -torch.inf
+                value, index = total.max(1)
+                better = value > best[:, a]
+                best[:, a] = torch.where(better, value, best[:, a])
+                winner[:, a] = torch.where(better, index + start, winner[:, a])
+        ctx.save_for_backward(s, q, winner)
+        ctx.windows, ctx.width = windows, width
+        return best / best.new_tensor([d_h * d_w for d_h, d_w in windows]).unsqueeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Send the gradient of each maximum to the window pairs that won it."""
+        s, q, winner = ctx.saved_tensors
+        partner, weight = _winning_pairs(grad, winner, s.shape[1], ctx.width, ctx.windows)
+        grad_s = _sum_by_partner(q, partner, weight, s.shape[1]) if ctx.needs_input_grad[0] else None
+        grad_q = _sum_of_partners(s, partner, weight) if ctx.needs_input_grad[1] else None
+        return grad_s, grad_q, None, None, None, None
+
+
+def _step(y: int, x: int, width: int) -> int:
+    return y * width + x
+
+
+def _steps(window: tuple[int, int], width: int) -> list[int]:
+    (up, left) = (window[0] // 2, window[1] // 2)
+    return [_step(y, x, width) for y in range(-up, up + 1) for x in range(-left, left + 1)]
+
+
+def _diagonal_sum(cosine: Tensor, window: tuple[int, int], width: int, first: int, count: int) -> Tensor:
+    """Sum ``cosine[:, p + step, q + step]`` over a window's steps, for ``count`` support positions from ``first``."""
+    height, Q = cosine.shape[1:]
+    total = cosine[:, first : first + count].clone()
+    for step in _steps(window, width):
+        top, bottom = max(0, -step - first), min(count, height - first - step)
+        left, right = max(0, -step), min(Q, Q - step)
+        if step == 0 or top >= bottom or left >= right:
+            continue
+        shifted = cosine[:, first + top + step : first + bottom + step, left + step : right + step]
+        total[:, top:bottom, left:right] += shifted
+    return total
+
+
+def _winning_pairs(grad: Tensor, winner: Tensor, P: int, width: int, windows: Windows) -> tuple[Tensor, Tensor]:
+    """List, for every query position, the support positions it was matched with and the gradient of each product.
+
+    Returns:
+        partner (N, Q, T) into P, and weight (N, Q, T), T the number of offsets of all windows. Pairs outside a
+        picture have weight 0.
+    """
+    partners, weights = [], []
+    for a, window in enumerate(windows):
+        steps = _steps(window, width)
+        for step in steps:
+            # The product at q belongs to the window centred at q - step.
+            partner = F.pad(winner[:, a] + step, (step, -step), value=-1)
+            weight = F.pad(grad[:, a] / len(steps), (step, -step))
+            inside = (partner >= 0) & (partner < P)
+            partners.append(torch.where(inside, partner, 0))
+            weights.append(torch.where(inside, weight, 0))
+    return torch.stack(partners, -1), torch.stack(weights, -1)
+
+
+def _sum_of_partners(s: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
+    """``out[n, q] = sum over t of weight[n, q, t] * s[n, partner[n, q, t]]``, without gathering ``(N, Q, T, C)``."""
+    rows = (partner + _batch_start(partner, s.shape[1])).flatten(0, 1)
+    summed = F.embedding_bag(rows, s.flatten(0, 1), per_sample_weights=weight.flatten(0, 1).to(s.dtype), mode="sum")
+    return summed.reshape(*partner.shape[:2], -1)
+
+
+def _sum_by_partner(q: Tensor, partner: Tensor, weight: Tensor, P: int) -> Tensor:
+    """``out[n, p] = sum of weight[n, q, t] * q[n, q] over the (q, t) whose partner is p``."""
+    N, Q, T = partner.shape
+    rows, order = (partner + _batch_start(partner, P)).flatten().sort()
+    starts = torch.searchsorted(rows, torch.arange(N * P, device=rows.device))
+    summed = F.embedding_bag(
+        order // T,
+        q.flatten(0, 1),
+        starts,
+        per_sample_weights=weight.flatten()[order].to(q.dtype),
+        mode="sum",
+    )
+    return summed.reshape(N, P, -1)
+
+
+def _batch_start(partner: Tensor, length: int) -> Tensor:
+    return (torch.arange(partner.shape[0], device=partner.device) * length).reshape(-1, 1, 1)

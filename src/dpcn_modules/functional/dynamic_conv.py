@@ -1,0 +1,72 @@
+"""Dynamic convolution: every sample of a batch has its own depthwise kernel."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dpcn_modules._checks import check_odd, check_shapes
+from dpcn_modules.functional._backends import choose
+
+
+def dynamic_conv2d(x: Tensor, kernels: Tensor, *, backend: str = "auto") -> Tensor:
+    """Convolve every sample of a batch with its own depthwise kernel.
+
+    ``out[b, c] = x[b, c] * kernels[b, c]``, a cross-correlation as in ``torch.nn.functional.conv2d``; zero padding
+    keeps ``H`` and ``W``.
+
+    Args:
+        x: query feature, ``(B, C, H, W)``.
+        kernels: one filter per sample and channel, ``(B, C, kh, kw)``, ``kh`` and ``kw`` odd.
+        backend: "auto", "grouped" (one grouped convolution) or "reference" (loops, for tests).
+
+    Returns:
+        ``(B, C, H, W)``.
+
+    Raises:
+        TypeError: an argument is not a tensor.
+        ValueError: shapes disagree, a kernel side is even, or the backend is unknown or cannot run.
+
+    Example:
+        >>> import torch
+        >>> x, kernels = torch.randn(2, 8, 6, 6), torch.randn(2, 8, 5, 1)
+        >>> dynamic_conv2d(x, kernels).shape
+        torch.Size([2, 8, 6, 6])
+
+    Reference: Liu et al., CVPR 2022, sec. 3.5, eq. 8.
+    """
+    return dynamic_conv2d_multi(x, [kernels], backend=backend)[0]
+
+
+def dynamic_conv2d_multi(x: Tensor, kernels_list: Sequence[Tensor], *, backend: str = "auto") -> list[Tensor]:
+    """Convolve one input with several sets of kernels: :func:`dynamic_conv2d` for each, in one call.
+
+    A backend may read ``x`` once for all of them.
+
+    Args:
+        x: query feature, ``(B, C, H, W)``.
+        kernels_list: each ``(B, C, kh, kw)`` with odd sides, which may differ from one to the next.
+        backend: as in :func:`dynamic_conv2d`.
+
+    Returns:
+        One ``(B, C, H, W)`` for each entry of ``kernels_list``.
+
+    Raises:
+        TypeError: an argument is not a tensor.
+        ValueError: as in :func:`dynamic_conv2d`, or ``kernels_list`` is empty.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(2, 8, 6, 6)
+        >>> len(dynamic_conv2d_multi(x, [torch.randn(2, 8, 5, 1), torch.randn(2, 8, 1, 5)]))
+        2
+
+    Reference: Liu et al., CVPR 2022, sec. 3.5, eq. 8.
+    """
+    if not kernels_list:
+        raise ValueError("``kernels_list``: expected at least one tensor (B C kh kw), got none.")
+    for kernels in kernels_list:
+        check_shapes(x=(x, "B C H W"), kernels=(kernels, "B C kh kw"))
+        for side in kernels.shape[-2:]:
+            check_odd("kernels", side)
+    results: list[Tensor] = choose(backend, x, kernels_list).run(x, kernels_list)
+    return results

@@ -1,0 +1,136 @@
+"""Pooling of features under a mask: masks to feature size, the prototype, the foreground vectors."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from dpcn_modules._checks import check_finite, check_mask_values, check_shapes, with_shot_axis
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring masks to feature size, so that no object is lost.
+
+    Bilinear with aligned corners, foreground where the result is at least 0.5. Where nothing of a mask reaches
+    0.5 although it has foreground, the positions that hold the largest share of it; an empty mask stays empty.
+    Void (255) counts as not foreground.
+
+    Args:
+        mask: ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
+        size: ``(H, W)`` of the feature.
+
+    Returns:
+        ``(B, K, H, W)`` or ``(B, H, W)`` in {0, 1}, float32.
+
+    Raises:
+        ValueError: another number of axes, or a value other than 0, 1 and 255.
+
+    Example:
+        >>> import torch
+        >>> resize_mask(torch.eye(4).unsqueeze(0), (2, 2))
+        tensor([[[1., 0.],
+                 [0., 1.]]])
+
+    Reference: Liu et al., CVPR 2022, sec. 3.3 and 3.5 are silent on it; docs/paper_gaps.md says why this rule.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim not in (3, 4):
+        got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"``mask``: expected a tensor (B K Hi Wi) or (B Hi Wi), got {got}.")
+    check_mask_values("mask", mask)
+    foreground = (mask == 1).to(torch.float32)
+    if tuple(mask.shape[-2:]) == tuple(size) or mask.numel() == 0:
+        return foreground if mask.numel() else foreground.new_zeros(*mask.shape[:-2], *size)
+    masks = foreground.reshape(-1, 1, *mask.shape[-2:])
+    large = F.interpolate(masks, size, mode="bilinear", align_corners=True) >= 0.5
+    # Bilinear samples points and can step over a small object; the area share cannot.
+    share = F.adaptive_avg_pool2d(masks, size)
+    largest = share.amax((-2, -1), keepdim=True)
+    fallback = (share == largest) & (largest > 0)
+    resized = torch.where(large.any(-1, keepdim=True).any(-2, keepdim=True), large, fallback)
+    return resized.to(torch.float32).reshape(*mask.shape[:-2], *size)
+
+
+def masked_average_pool(feat: Tensor, mask: Tensor) -> Tensor:
+    """Average the features of the foreground: the prototype of a class.
+
+    ``p = sum(feat * mask) / sum(mask)`` per shot, then the mean over the shots that have foreground; zero where
+    none has.
+
+    Args:
+        feat: support feature, ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot.
+        mask: support mask at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
+
+    Returns:
+        ``(B, C)``, the dtype of ``feat``.
+
+    Raises:
+        ValueError: shapes disagree, a mask value is not 0, 1 or 255, or a feature is not finite.
+
+    Example:
+        >>> import torch
+        >>> feat = torch.arange(4.0).reshape(1, 1, 2, 2)
+        >>> masked_average_pool(feat, torch.tensor([[[0, 0], [1, 1]]]))
+        tensor([[2.5000]])
+
+    Reference: Liu et al., CVPR 2022, eq. 2.
+    """
+    feat, foreground = support_at_feature_size(feat, mask)
+    area = foreground.sum((-2, -1), keepdim=True)  # B K 1 1
+    shots = (area > 0).sum(1, keepdim=True)  # B 1 1 1
+    # Weights first: in half precision the sum over a large object would overflow, its mean does not.
+    weight = (foreground / (area.clamp(min=1) * shots.clamp(min=1))).to(feat.dtype)
+    return torch.einsum("bkchw,bkhw->bc", feat, weight).to(feat.dtype)
+
+
+def foreground_pool(feat: Tensor, mask: Tensor, bins: int) -> Tensor:
+    """Pool the foreground vectors of all shots to a fixed number of vectors.
+
+    The ``N`` foreground vectors, in raster order, one shot after the other, go through adaptive average pooling:
+    bin ``s`` is the mean of the vectors ``floor(s N / bins) <= rank < ceil((s + 1) N / bins)``. ``N`` differs from
+    sample to sample; the rank of each position (a cumulative sum of the mask) gives an averaging matrix, so a
+    batch is one product and no shape depends on the data.
+
+    Args:
+        feat: support feature, ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot.
+        mask: support mask at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
+        bins: number of vectors, S or S^2.
+
+    Returns:
+        ``(B, bins, C)``, the dtype of ``feat``; zero where a sample has no foreground at all.
+
+    Raises:
+        ValueError: shapes disagree, a mask value is not 0, 1 or 255, a feature is not finite, or ``bins`` < 1.
+
+    Example:
+        >>> import torch
+        >>> feat = torch.arange(4.0).reshape(1, 1, 2, 2)
+        >>> foreground_pool(feat, torch.tensor([[[1, 0], [1, 1]]]), bins=2).squeeze()
+        tensor([1.0000, 2.5000])
+
+    Reference: Liu et al., CVPR 2022, eq. 5 and 6, and eq. 11 for several shots.
+    """
+    if bins < 1:
+        raise ValueError(f"``bins``: expected at least 1, got {bins}.")
+    feat, foreground = support_at_feature_size(feat, mask)
+    inside = foreground.flatten(1) > 0  # B KHW
+    rank = inside.long().cumsum(1) - 1
+    count = inside.long().sum(1, keepdim=True)  # B 1
+    edges = torch.arange(bins + 1, device=feat.device) * count  # B bins+1, in units of 1/bins
+    first = edges[:, :-1].div(bins, rounding_mode="floor").unsqueeze(-1)
+    end = (edges[:, 1:] + bins - 1).div(bins, rounding_mode="floor").unsqueeze(-1)
+    position = rank.unsqueeze(1)  # B 1 KHW
+    member = (position >= first) & (position < end) & inside.unsqueeze(1)  # B bins KHW
+    average = member.to(feat.dtype) / (end - first).clamp(min=1).to(feat.dtype)
+    return average @ rearrange(feat, "b k c h w -> b (k h w) c")
+
+
+def support_at_feature_size(feat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Check a support set, and give it its shot axis and its masks at feature size.
+
+    Returns:
+        features ``(B, K, C, H, W)`` and masks ``(B, K, H, W)`` in {0, 1}, float32.
+    """
+    feat, mask = with_shot_axis(feat, mask)
+    check_shapes(support_feat=(feat, "B K C H W"), support_mask=(mask, "B K Hi Wi"))
+    check_finite("support_feat", feat)
+    return feat, resize_mask(mask, (feat.shape[-2], feat.shape[-1]))

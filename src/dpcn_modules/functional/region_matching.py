@@ -1,0 +1,137 @@
+"""Region-to-region matching of a query with a masked support: SAM's activation maps and the prior mask."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dpcn_modules._checks import check_finite, check_odd, check_shapes
+from dpcn_modules.functional._diagonal_match import BestMatch
+from dpcn_modules.functional.pooling import support_at_feature_size
+
+Windows = Sequence[tuple[int, int]]
+
+
+def region_activation(
+    query_feat: Tensor,
+    support_feat: Tensor,
+    support_mask: Tensor,
+    windows: Windows,
+    *,
+    chunk_size: int | None = None,
+    eps: float = 1e-7,
+) -> Tensor:
+    """Say, for every query position, how well its region matches the best region of the masked support.
+
+    For each window ``(d_h, d_w)``, with ``s`` the support feature times its mask,
+
+    ``act[q] = max over p of mean over offsets o of cos(s[p + o], query[q + o])``
+
+    where offsets outside a picture count 0; then min-max over the positions, and the mean over the shots. The
+    mean over offsets is a diagonal box sum of ONE matrix of pixel cosines, so all windows cost one matrix product
+    and the ``(d_h d_w, HW, HW)`` tensor never exists.
+
+    Args:
+        query_feat: ``(B, C, H, W)``.
+        support_feat: ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot; its ``H W`` may differ from the query's.
+        support_mask: at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
+        windows: sides ``(d_h, d_w)`` of each window, odd.
+        chunk_size: how many support positions are matched at a time (rounded up to whole feature rows). Extra
+            memory is about ``chunk_size * H * W`` numbers per sample and shot instead of ``(H W)^2``. None: all.
+        eps: keeps the min-max normalisation from dividing by 0.
+
+    Returns:
+        ``(B, len(windows), H, W)`` in [0, 1], the dtype of ``query_feat``. All 0 for an empty support mask.
+        Differentiable with respect to both features; a second derivative is not available.
+
+    Raises:
+        ValueError: shapes disagree, a window side is even, ``windows`` is empty, ``chunk_size`` < 1, a mask value
+            is not 0, 1 or 255, or a feature is not finite.
+
+    Example:
+        >>> import torch
+        >>> feat = torch.randn(1, 8, 6, 6)
+        >>> mask = torch.zeros(1, 6, 6).index_fill_(2, torch.tensor([2, 3]), 1)
+        >>> region_activation(feat, feat, mask, [(5, 1), (3, 3), (1, 5)]).shape
+        torch.Size([1, 3, 6, 6])
+
+    Reference: Liu et al., CVPR 2022, sec. 3.3, eq. 1.
+    """
+    _check_windows(windows, chunk_size)
+    support_feat, foreground = support_at_feature_size(support_feat, support_mask)
+    shapes = check_shapes(query_feat=(query_feat, "B C H W"), support_feat=(support_feat, "B K C Hs Ws"))
+    check_finite("query_feat", query_feat)
+    B, K, H, W = (shapes[letter] for letter in "BKHW")
+
+    s = support_feat * foreground.unsqueeze(2).to(support_feat.dtype)  # B K C Hs Ws
+    q = query_feat.unsqueeze(1).expand(-1, K, -1, -1, -1)
+    width = max(W, shapes["Ws"]) + max(d_w // 2 for _, d_w in windows)
+    s_hat, q_hat = _unit_rows(s, width), _unit_rows(q, width)  # BK, rows * width, C
+    match = BestMatch.apply(s_hat, q_hat, width, shapes["Ws"], tuple(windows), chunk_size)  # BK A H*width
+    match = match.reshape(B, K, len(windows), H, width)[..., :W]
+    return _min_max(match, eps).mean(1).to(query_feat.dtype)
+
+
+def prior_mask(
+    query_feat: Tensor,
+    support_feat: Tensor,
+    support_mask: Tensor,
+    *,
+    chunk_size: int | None = None,
+    eps: float = 1e-7,
+) -> Tensor:
+    """Say how well each query pixel matches its best pixel of the masked support.
+
+    Region activation with the one window ``(1, 1)``: PFENet's prior mask, and DPCN's initial pseudo mask on
+    COCO-20i.
+
+    Args:
+        query_feat: ``(B, C, H, W)``.
+        support_feat: ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot.
+        support_mask: at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
+        chunk_size: as in :func:`region_activation`.
+        eps: as in :func:`region_activation`.
+
+    Returns:
+        ``(B, 1, H, W)`` in [0, 1], the dtype of ``query_feat``.
+
+    Raises:
+        ValueError: as :func:`region_activation`.
+
+    Example:
+        >>> import torch
+        >>> feat = torch.randn(1, 8, 6, 6)
+        >>> prior_mask(feat, feat, torch.ones(1, 6, 6)).shape
+        torch.Size([1, 1, 6, 6])
+
+    Reference: Tian et al., TPAMI 2020 (PFENet); Liu et al., CVPR 2022, sec. 4.1.
+    """
+    return region_activation(query_feat, support_feat, support_mask, ((1, 1),), chunk_size=chunk_size, eps=eps)
+
+
+def _check_windows(windows: Windows, chunk_size: int | None) -> None:
+    if not windows:
+        raise ValueError("``windows``: expected at least one (d_h, d_w), got none; (1, 1) is the prior mask.")
+    for d_h, d_w in windows:
+        check_odd("windows", d_h)
+        check_odd("windows", d_w)
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"``chunk_size``: expected at least 1 position, or None for all, got {chunk_size}.")
+
+
+def _unit_rows(feat: Tensor, width: int) -> Tensor:
+    """Unit vectors in raster order over rows padded with zero vectors to ``width``: ``(BK, H * width, C)``.
+
+    With that border a step of (y, x) is the step y * width + x, and leaves a row only into zeros.
+    """
+    # Half precision cannot hold the sum of 2048 squares.
+    feat = feat.float() if feat.dtype in (torch.float16, torch.bfloat16) else feat
+    unit = F.pad(F.normalize(feat.flatten(0, 1), dim=1), (0, width - feat.shape[-1]))
+    return unit.flatten(2).transpose(1, 2).contiguous()
+
+
+def _min_max(match: Tensor, eps: float) -> Tensor:
+    low = match.amin((-2, -1), keepdim=True)
+    high = match.amax((-2, -1), keepdim=True)
+    return (match - low) / (high - low + eps)
