@@ -1,3 +1,50 @@
-"""Few-shot semantic segmentation: modules, networks, training and evaluation."""
+"""Few-shot semantic segmentation: DPCN's modules, the whole network, and a segmenter for one's own pictures."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dpcn_modules.interface import Prediction
+from dpcn_modules.modules import (
+    DCM,
+    FFM,
+    SAM,
+    DCMInteraction,
+    DynamicConvolutionModule,
+    FeatureFilteringModule,
+    SupportActivationModule,
+)
+
+if TYPE_CHECKING:
+    from dpcn_modules.models import DPCN, build_model, load_model
+    from dpcn_modules.segmenter import FewShotSegmenter
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "DCM",
+    "DPCN",
+    "FFM",
+    "SAM",
+    "DCMInteraction",
+    "DynamicConvolutionModule",
+    "FeatureFilteringModule",
+    "FewShotSegmenter",
+    "Prediction",
+    "SupportActivationModule",
+    "build_model",
+    "load_model",
+]
+
+# torchvision takes longer to import than everything else here; who wants one module need not wait for it.
+_LAZY = {
+    "DPCN": "dpcn_modules.models",
+    "build_model": "dpcn_modules.models",
+    "load_model": "dpcn_modules.models",
+    "FewShotSegmenter": "dpcn_modules.segmenter",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """The one place that checks arguments and words the errors: the rule, the value, the way out."""
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 import torch
@@ -20,6 +21,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
             names both tensors.
 
     Example:
+        >>> import torch
         >>> check_shapes(query_feat=(torch.zeros(2, 8, 5, 5), "B C H W"), prototype=(torch.zeros(2, 8), "B C"))
         {'B': 2, 'C': 8, 'H': 5, 'W': 5}
     """
@@ -107,3 +109,10 @@ def with_shot_axis(feat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(mask, Tensor) and mask.ndim == 3:
         mask = mask.unsqueeze(1)
     return feat, mask
+
+
+def require(*packages: str, extra: str) -> None:
+    """Raise ModuleNotFoundError, with the pip command, unless the packages of an extra are installed."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ModuleNotFoundError(f"needs {', '.join(missing)}: pip install 'dpcn_modules[{extra}]'", name=missing[0])

@@ -44,7 +44,7 @@ class BestMatch(torch.autograd.Function):
             for a, window in enumerate(windows):
                 total = _diagonal_sum(cosine, window, width, start - low, end - start)
                 # A window may not be centred on the border between rows.
-                total.view(s.shape[0], -1, width, q.shape[1])[:, :, support_width:] = -torch.inf
+                total.view(s.shape[0], (end - start) // width, width, q.shape[1])[:, :, support_width:] = -torch.inf
                 value, index = total.max(1)
                 better = value > best[:, a]
                 best[:, a] = torch.where(better, value, best[:, a])
@@ -98,6 +98,8 @@ def _winning_pairs(grad: Tensor, winner: Tensor, P: int, width: int, windows: Wi
     for a, window in enumerate(windows):
         steps = _steps(window, width)
         for step in steps:
+            if abs(step) >= grad.shape[-1]:  # the picture is lower than the window
+                continue
             # The product at q belongs to the window centred at q - step.
             partner = F.pad(winner[:, a] + step, (step, -step), value=-1)
             weight = F.pad(grad[:, a] / len(steps), (step, -step))
@@ -111,12 +113,12 @@ def _sum_of_partners(s: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
     """``out[n, q] = sum over t of weight[n, q, t] * s[n, partner[n, q, t]]``, without gathering ``(N, Q, T, C)``."""
     rows = (partner + _batch_start(partner, s.shape[1])).flatten(0, 1)
     summed = F.embedding_bag(rows, s.flatten(0, 1), per_sample_weights=weight.flatten(0, 1).to(s.dtype), mode="sum")
-    return summed.reshape(*partner.shape[:2], -1)
+    return summed.reshape(*partner.shape[:2], s.shape[-1])
 
 
 def _sum_by_partner(q: Tensor, partner: Tensor, weight: Tensor, P: int) -> Tensor:
     """``out[n, p] = sum of weight[n, q, t] * q[n, q] over the (q, t) whose partner is p``."""
-    N, Q, T = partner.shape
+    N, _, T = partner.shape
     rows, order = (partner + _batch_start(partner, P)).flatten().sort()
     starts = torch.searchsorted(rows, torch.arange(N * P, device=rows.device))
     summed = F.embedding_bag(
@@ -126,7 +128,7 @@ def _sum_by_partner(q: Tensor, partner: Tensor, weight: Tensor, P: int) -> Tenso
         per_sample_weights=weight.flatten()[order].to(q.dtype),
         mode="sum",
     )
-    return summed.reshape(N, P, -1)
+    return summed.reshape(N, P, q.shape[-1])
 
 
 def _batch_start(partner: Tensor, length: int) -> Tensor:

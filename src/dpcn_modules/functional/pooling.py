@@ -75,6 +75,7 @@ def masked_average_pool(feat: Tensor, mask: Tensor) -> Tensor:
     Reference: Liu et al., CVPR 2022, eq. 2.
     """
     feat, foreground = support_at_feature_size(feat, mask)
+    foreground = foreground.to(torch.promote_types(feat.dtype, torch.float32))
     area = foreground.sum((-2, -1), keepdim=True)  # B K 1 1
     shots = (area > 0).sum(1, keepdim=True)  # B 1 1 1
     # Weights first: in half precision the sum over a large object would overflow, its mean does not.
@@ -120,8 +121,9 @@ def foreground_pool(feat: Tensor, mask: Tensor, bins: int) -> Tensor:
     end = (edges[:, 1:] + bins - 1).div(bins, rounding_mode="floor").unsqueeze(-1)
     position = rank.unsqueeze(1)  # B 1 KHW
     member = (position >= first) & (position < end) & inside.unsqueeze(1)  # B bins KHW
-    average = member.to(feat.dtype) / (end - first).clamp(min=1).to(feat.dtype)
-    return average @ rearrange(feat, "b k c h w -> b (k h w) c")
+    # Half precision cannot hold the count of a large object.
+    average = member.to(torch.promote_types(feat.dtype, torch.float32)) / (end - first).clamp(min=1)
+    return average.to(feat.dtype) @ rearrange(feat, "b k c h w -> b (k h w) c")
 
 
 def support_at_feature_size(feat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

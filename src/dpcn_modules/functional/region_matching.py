@@ -64,11 +64,12 @@ def region_activation(
     check_finite("query_feat", query_feat)
     B, K, H, W = (shapes[letter] for letter in "BKHW")
 
-    s = support_feat * foreground.unsqueeze(2).to(support_feat.dtype)  # B K C Hs Ws
-    q = query_feat.unsqueeze(1).expand(-1, K, -1, -1, -1)
+    # A masked unit vector is the unit vector of the masked feature, but its gradient holds no division by 0.
+    s_hat = _unit(support_feat) * foreground.unsqueeze(2)  # B K C Hs Ws
+    q_hat = _unit(query_feat).unsqueeze(1).expand(-1, K, -1, -1, -1)
     width = max(W, shapes["Ws"]) + max(d_w // 2 for _, d_w in windows)
-    s_hat, q_hat = _unit_rows(s, width), _unit_rows(q, width)  # BK, rows * width, C
-    match = BestMatch.apply(s_hat, q_hat, width, shapes["Ws"], tuple(windows), chunk_size)  # BK A H*width
+    s_rows, q_rows = _rows(s_hat, width), _rows(q_hat, width)  # BK, rows * width, C
+    match = BestMatch.apply(s_rows, q_rows, width, shapes["Ws"], tuple(windows), chunk_size)  # BK A H*width
     match = match.reshape(B, K, len(windows), H, width)[..., :W]
     return _min_max(match, eps).mean(1).to(query_feat.dtype)
 
@@ -120,15 +121,20 @@ def _check_windows(windows: Windows, chunk_size: int | None) -> None:
         raise ValueError(f"``chunk_size``: expected at least 1 position, or None for all, got {chunk_size}.")
 
 
-def _unit_rows(feat: Tensor, width: int) -> Tensor:
-    """Unit vectors in raster order over rows padded with zero vectors to ``width``: ``(BK, H * width, C)``.
+def _unit(feat: Tensor) -> Tensor:
+    """Unit vectors along the channels, in single precision at least."""
+    # Half precision cannot hold the sum of 2048 squares.
+    feat = feat.float() if feat.dtype in (torch.float16, torch.bfloat16) else feat
+    return F.normalize(feat, dim=-3)
+
+
+def _rows(feat: Tensor, width: int) -> Tensor:
+    """Vectors in raster order over rows padded with zero vectors to ``width``: ``(BK, H * width, C)``.
 
     With that border a step of (y, x) is the step y * width + x, and leaves a row only into zeros.
     """
-    # Half precision cannot hold the sum of 2048 squares.
-    feat = feat.float() if feat.dtype in (torch.float16, torch.bfloat16) else feat
-    unit = F.pad(F.normalize(feat.flatten(0, 1), dim=1), (0, width - feat.shape[-1]))
-    return unit.flatten(2).transpose(1, 2).contiguous()
+    padded = F.pad(feat.flatten(0, 1), (0, width - feat.shape[-1]))
+    return padded.flatten(2).transpose(1, 2).contiguous()
 
 
 def _min_max(match: Tensor, eps: float) -> Tensor:

@@ -75,8 +75,9 @@ class Decoder(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(inplace=True),
             nn.Dropout2d(dropout),
-            nn.Conv2d(channels, 2, 1),
         )
+        init_for_relu(self)
+        self.classifier.append(nn.Conv2d(channels, 2, 1))
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the logits at feature size."""
@@ -84,3 +85,16 @@ class Decoder(nn.Module):
         feat = F.relu(self.merge(self.aspp(feat)))
         logits: Tensor = self.classifier(feat)
         return logits
+
+
+def init_for_relu(module: nn.Module) -> None:
+    """Start convolutions so that a chain of them with ReLU keeps the size of its signal (He et al., 2015).
+
+    PyTorch's default shrinks it to a third with every layer; without normalisation layers, the logits of a deep head
+    then hardly depend on its input for the first hundreds of steps.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

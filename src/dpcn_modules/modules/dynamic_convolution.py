@@ -20,15 +20,19 @@ class KernelNetwork(nn.Sequential):
         channels: C.
         width: their kernel width, odd. Wider than 1, since in the serial generation neighbours among the S^2
             vectors are equal until a convolution mixes them.
+        gain: multiplies the initial weights of the last one.
     """
 
-    def __init__(self, channels: int, width: int = 3) -> None:
+    def __init__(self, channels: int, width: int = 3, *, gain: float = 1.0) -> None:
         check_odd("width", width)
         super().__init__(
             nn.Conv1d(channels, channels, width, padding=width // 2),
             nn.ReLU(inplace=True),
             nn.Conv1d(channels, channels, width, padding=width // 2),
         )
+        with torch.no_grad():
+            for parameter in self[-1].parameters():
+                parameter.mul_(gain)
 
 
 class DynamicConvolutionModule(nn.Module):
@@ -60,7 +64,8 @@ class DynamicConvolutionModule(nn.Module):
     Note:
         Several shots give their foreground vectors one after the other (Eq. 11). A sample whose support has no
         foreground gets kernels, and so enhanced features, of zero. The paper leaves the width and activation of the
-        kernel networks open: 3 and ReLU here.
+        kernel networks open, and the size of the kernels: 3 and ReLU here, and initial weights divided by the root of
+        a kernel's taps.
 
     Example:
         >>> import torch
@@ -96,7 +101,11 @@ class DynamicConvolutionModule(nn.Module):
         self.generation = generation
         self.branches = tuple(branches)
         self.backend = backend
-        self.networks = nn.ModuleDict({branch: KernelNetwork(channels, network_width) for branch in branches})
+        # A sum over 25 taps starts as large as one over 5, and neither drowns what is concatenated with it.
+        gains = {"vertical": kernel_size**-0.5, "square": 1 / kernel_size, "horizontal": kernel_size**-0.5}
+        self.networks = nn.ModuleDict(
+            {branch: KernelNetwork(channels, network_width, gain=gains[branch]) for branch in branches}
+        )
 
     @property
     def out_channels(self) -> int:
@@ -147,8 +156,10 @@ class DynamicConvolutionModule(nn.Module):
             ``(B, len(branches) * C, H, W)``.
 
         Raises:
-            ValueError: shapes disagree, or a feature is not finite.
+            ValueError: another number of kernels than branches, shapes disagree, or a feature is not finite.
         """
+        if len(kernels) != len(self.branches):
+            raise ValueError(f"``kernels``: expected one for each of {', '.join(self.branches)}, got {len(kernels)}.")
         check_shapes(query_feat=(query_feat, f"B {self.channels} H W"))
         check_finite("query_feat", query_feat)
         return torch.cat(dynamic_conv2d_multi(query_feat, kernels, backend=self.backend), dim=1)

@@ -1,0 +1,90 @@
+"""`dpcn info`: what is here, and what can run."""
+
+import argparse
+import importlib.util
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from dpcn_modules import __version__
+from dpcn_modules.functional._backends import BACKENDS
+
+_PACKAGES = ("torch", "torchvision", "einops", "numpy", "lightning", "torchmetrics")
+_EXTRAS = {
+    "train": ("lightning", "torchmetrics", "tensorboard", "jsonargparse"),
+    "coco": ("pycocotools",),
+    "viz": ("matplotlib",),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command has no arguments."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the report."""
+    print(report())
+
+
+def report() -> str:
+    """Versions, devices, extras and backends, as lines to paste into a bug report."""
+    sections = {
+        "versions": _versions(),
+        "devices": {"cpu": _cpu(), "cuda": _cuda()},
+        "extras": {f"[{name}]": _extra(name) for name in _EXTRAS},
+        "backends of the dynamic convolution, in the order of backend='auto'": _backends(),
+    }
+    lines = []
+    for title, rows in sections.items():
+        width = max(len(name) for name in rows)
+        lines += [title, *(f"  {name.ljust(width)}  {value}" for name, value in rows.items())]
+    return "\n".join(lines)
+
+
+def _versions() -> dict[str, str]:
+    own = {"dpcn_modules": __version__, "python": f"{platform.python_version()} on {platform.platform()}"}
+    return own | {name: _version(name) for name in _PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu() -> str:
+    return f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
+
+
+def _cuda() -> str:
+    """Name and memory of each GPU, or why there is none."""
+    if not torch.cuda.is_available():
+        if torch.version.cuda is None:
+            return "none: this PyTorch is built without CUDA (pytorch.org lists the builds with it)"
+        return f"none: this PyTorch is built for CUDA {torch.version.cuda}, but finds no GPU or no driver (nvidia-smi)"
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return "; ".join(
+        f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, capability {gpu.major}.{gpu.minor}" for gpu in gpus
+    )
+
+
+def _extra(name: str) -> str:
+    missing = [package for package in _EXTRAS[name] if importlib.util.find_spec(package) is None]
+    return f"without {', '.join(missing)}: pip install 'dpcn_modules[{name}]'" if missing else "installed"
+
+
+def _backends() -> dict[str, str]:
+    """For each backend and device, whether it can run and why not."""
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    rows = {}
+    for name, backend in BACKENDS.items():
+        for device in ("cpu", "cuda"):
+            reason = "there is no CUDA device"
+            if device in devices:
+                x, kernels = torch.zeros(2, 8, 16, 16, device=device), torch.zeros(2, 8, 5, 5, device=device)
+                reason = backend.why_not(x, [kernels])
+            rows[f"{name} on {device}"] = "can run" if reason is None else f"cannot run: {reason}"
+    return rows

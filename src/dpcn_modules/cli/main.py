@@ -1,0 +1,60 @@
+"""The command `dpcn`."""
+
+import argparse
+import sys
+
+from dpcn_modules import __version__
+
+EXPECTED_ERRORS = (ValueError, TypeError, FileNotFoundError, ModuleNotFoundError, ConnectionError, FloatingPointError)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; an expected error is one line on stderr and exit status 2.
+
+    Args:
+        argv: the arguments after ``dpcn``; None: the process's.
+
+    Returns:
+        The exit status.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    traceback = "--traceback" in argv
+    argv = [argument for argument in argv if argument != "--traceback"]
+    try:
+        return _run(argv)
+    except EXPECTED_ERRORS as error:
+        if traceback:
+            raise
+        print(f"dpcn: error: {error}\n(--traceback shows where)", file=sys.stderr)
+        return 2
+
+
+def _run(argv: list[str]) -> int:
+    # Lightning's command line has a parser of its own, and takes seconds to import.
+    if argv and argv[0] in ("fit", "test"):
+        from dpcn_modules.cli import recipes
+
+        recipes.run(argv[0], argv[1:])
+        return 0
+    from dpcn_modules.cli import info, segment
+
+    parser = argparse.ArgumentParser(prog="dpcn", description="Few-shot semantic segmentation.")
+    parser.add_argument("--version", action="version", version=f"dpcn_modules {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{fit,test,segment,info}")
+    commands.add_parser("fit", help="train a network by a recipe (dpcn fit --help)")
+    commands.add_parser("test", help="score a checkpoint by a recipe (dpcn test --help)")
+    for name, module, text in (
+        ("segment", segment, "segment pictures with a checkpoint and a few masked pictures"),
+        ("info", info, "versions, devices, and which backends can run"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    status = args.run(args)
+    return int(status or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""`dpcn fit` and `dpcn test`: Lightning's command line over our task and data."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from dpcn_modules.cli.tables import score_table
+from dpcn_modules.evaluation import Protocol
+from dpcn_modules.models import build_model, read_checkpoint
+from dpcn_modules.training import EpisodeDataModule, FewShotTask, Score
+
+
+class RecipeTask(FewShotTask):
+    """The task with its network by name, as a YAML recipe writes it.
+
+    Args:
+        network: a name that :func:`dpcn_modules.models.build_model` knows, such as dpcn_resnet50.
+        changes: settings of the network to be set otherwise.
+        kwargs: settings of the task.
+    """
+
+    def __init__(self, network: str = "dpcn_resnet50", changes: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(build_model(network, **(changes or {})), **kwargs)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the size the network was trained at, for those who use it on their own pictures."""
+        super().on_save_checkpoint(checkpoint)
+        datamodule: EpisodeDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["size"] = datamodule.size
+
+
+class RecipeCLI(LightningCLI):
+    """Lightning's command line, with `fit` and `test`, checkpoints checked and a result file."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """What can be run, and the arguments of each that are not the user's."""
+        own = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule"}
+        return {"fit": own, "test": own}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Keep the best checkpoint and the last one, unless `--checkpoint.*` says otherwise."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/miou",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+            }
+        )
+
+    def before_fit(self) -> None:
+        """Refuse to resume from another network's checkpoint."""
+        self._check_checkpoint(required=False)
+
+    def before_test(self) -> None:
+        """Refuse to test another network's checkpoint, or none."""
+        self._check_checkpoint(required=True)
+
+    def after_fit(self) -> None:
+        """Say where the checkpoints are."""
+        callback: Any = self.trainer.checkpoint_callback
+        if callback is not None and self.trainer.is_global_zero:
+            print(f"best checkpoint: {callback.best_model_path}\nlast checkpoint: {callback.last_model_path}")
+
+    def after_test(self) -> None:
+        """Print the table, and write it beside the logs."""
+        score: Score = self.model.test_score
+        protocol: Protocol = self.datamodule.protocol()
+        if not self.trainer.is_global_zero:
+            return
+        names = self.datamodule.source.split("test").class_names
+        print(score_table(score, names))
+        print(f"protocol: {protocol}")
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        result = {
+            "miou": score.miou.item(),
+            "fb_iou": score.fb_iou.item(),
+            "class_iou": {names[class_id]: iou.item() for class_id, iou in score.class_iou.items()},
+            "protocol": dataclasses.asdict(protocol) | {"id": protocol.id},
+            "recipe": self.model.model.recipe,
+            "checkpoint": self.config.test.ckpt_path,
+        }
+        path = folder / "test.json"
+        path.write_text(json.dumps(result, indent=1))
+        print(f"written to {path}")
+
+    def _check_checkpoint(self, *, required: bool) -> None:
+        path = self.config[self.config.subcommand].ckpt_path
+        if path in ("best", "last", "hpc"):
+            return
+        if path is None:
+            if required:
+                raise ValueError("``--ckpt_path``: expected the checkpoint to test, got none; `dpcn fit` writes them.")
+            return
+        theirs, _ = read_checkpoint(path)
+        ours = self.model.model.recipe
+        keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+        if keys:
+            differences = ", ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
+            raise ValueError(
+                f"``--ckpt_path``: {path} is another network's than the recipe's ({differences}); "
+                f"give the recipe it was trained with."
+            )
+
+
+def run(subcommand: str, arguments: list[str]) -> None:
+    """Run `fit` or `test` with the arguments after it."""
+    run_folder = {"save_dir": "runs", "name": "dpcn", "version": _next_version(Path("runs", "dpcn"))}
+    loggers = [
+        {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": run_folder}
+        for name in ("CSVLogger", "TensorBoardLogger")
+    ]
+    RecipeCLI(
+        RecipeTask,
+        EpisodeDataModule,
+        args=[subcommand, *arguments],
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "logger": loggers,
+            "use_distributed_sampler": False,
+            "log_every_n_steps": 10,
+        },
+        parser_kwargs={"description": f"dpcn {subcommand}"},
+    )
+
+
+def _next_version(folder: Path) -> int:
+    """One number for both loggers; left alone, the second would find the first's folder and count on."""
+    taken = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
+    return max((int(number) for number in taken if number.isdigit()), default=-1) + 1

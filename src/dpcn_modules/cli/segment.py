@@ -1,0 +1,110 @@
+"""`dpcn segment`: masks of something new in pictures, shown by a few masked pictures of it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dpcn_modules.data.images import load_image
+from dpcn_modules.segmenter import FewShotSegmenter
+from dpcn_modules.viz.overlay import overlay
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    paths = {"type": Path, "nargs": "+", "required": True, "metavar": "PATH"}
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="written by dpcn fit")
+    parser.add_argument("--support", **paths, help="one or more pictures that show the object")  # type: ignore[arg-type]
+    parser.add_argument("--mask", **paths, help="their masks, in the same order")  # type: ignore[arg-type]
+    parser.add_argument(
+        "--class-id", type=int, metavar="N", help="the object's value in masks of class ids (such as PASCAL VOC's)"
+    )
+    parser.add_argument("--query", **paths, help="pictures to segment, or folders of them")  # type: ignore[arg-type]
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets NAME.png and NAME_overlay.jpg")
+    parser.add_argument(
+        "--size", type=int, metavar="N", help="side of the square that the network sees (as in its training)"
+    )
+    parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help="probability of the object, 0.5")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU if there is one"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment the pictures.
+
+    Returns:
+        The exit status: 1 if some picture could not be read (it is named on stderr, and the others are done), else 0.
+
+    Raises:
+        FileNotFoundError: checkpoint or support is missing, or a query folder holds no picture.
+        ValueError: as :class:`FewShotSegmenter`, two queries of one name, or a result that would replace a given file.
+    """
+    queries = _pictures(args.query)
+    results = _results(queries, args.output, inputs=[*queries, *args.support, *args.mask])
+    device = None if args.device == "auto" else args.device
+    segmenter = FewShotSegmenter.from_checkpoint(args.checkpoint, size=args.size, device=device)
+    segmenter.set_support(args.support, args.mask, class_id=args.class_id)
+    args.output.mkdir(parents=True, exist_ok=True)
+    broken = 0
+    for query, (mask_path, overlay_path) in zip(queries, results, strict=True):
+        try:
+            picture = load_image(query)
+        except (OSError, ValueError) as error:
+            broken += 1
+            print(f"dpcn: skipped: {error}", file=sys.stderr)
+            continue
+        mask = segmenter.segment(picture, threshold=args.threshold)
+        _save(mask, overlay(picture, mask), mask_path, overlay_path)
+        print(f"{query}: {mask.float().mean():.1%} foreground -> {mask_path}")
+    if broken:
+        print(f"dpcn: {broken} of {len(queries)} pictures could not be read.", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _pictures(paths: Sequence[Path]) -> list[Path]:
+    """The paths, each folder replaced by the pictures in it."""
+    pictures = []
+    for path in paths:
+        found = [path]
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+            if not found:
+                raise FileNotFoundError(f"``--query``: no pictures ({', '.join(_SUFFIXES)}) in the folder {path}.")
+        pictures += found
+    return pictures
+
+
+def _results(queries: Sequence[Path], output: Path, *, inputs: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Where the mask and the overlay of each query go; no two in one place, and none over what the user has."""
+    owners: dict[Path, Path] = {}
+    folders = {path.resolve().parent for path in inputs}
+    results = []
+    for query in queries:
+        targets = output / f"{query.stem}.png", output / f"{query.stem}_overlay.jpg"
+        for target in targets:
+            if target in owners:
+                raise ValueError(
+                    f"``--query``: expected names that differ in more than folder and suffix, got {owners[target]} and "
+                    f"{query}, which would both be written to {target}; segment them in two runs."
+                )
+            owners[target] = query
+            if output.resolve() in folders and target.exists():
+                raise ValueError(
+                    f"``--output``: {target} would be replaced, and it lies among the pictures that were given; "
+                    f"choose another folder."
+                )
+        results.append(targets)
+    return results
+
+
+def _save(mask: Tensor, painted: Tensor, mask_path: Path, overlay_path: Path) -> None:
+    Image.fromarray((mask * 255).to(torch.uint8).numpy()).save(mask_path)
+    # Without subsampling of colours, which would blur the outline.
+    Image.fromarray(painted.permute(1, 2, 0).numpy()).save(overlay_path, quality=90, subsampling=0)

@@ -1,0 +1,135 @@
+"""Labelled pictures on disk: found, checked and counted before the first episode is drawn."""
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dpcn_modules.data._decoding import image_size
+from dpcn_modules.data.images import VOID, binary_mask, check_same_size, load_image, load_mask
+
+_THREADS = 2  # small masks spend most time under Python's lock: more threads are slower
+_UINT8_IDS = 255
+
+
+class LabelledFile(NamedTuple):
+    """A picture and its mask.
+
+    Attributes:
+        name: finds the picture again.
+        image: the picture.
+        mask: its mask, of class ids, or of one object where ``class_id`` is given.
+        class_id: the class of the one object.
+    """
+
+    name: str
+    image: Path
+    mask: Path
+    class_id: int | None = None
+
+
+def read_mask(file: LabelledFile) -> Tensor:
+    """The mask of class ids, ``(H, W)``, 255 void: uint8, or int16 for a class id above 255."""
+    mask = load_mask(file.mask)
+    if file.class_id is None:
+        return mask
+    mask = binary_mask(mask, str(file.mask))
+    ids = mask.to(torch.uint8 if file.class_id < _UINT8_IDS else torch.int16)
+    return torch.where(ids == 1, file.class_id, ids).to(ids.dtype)
+
+
+def check_files_exist(files: Sequence[LabelledFile], source: str, tree: str) -> None:
+    """Raise one FileNotFoundError that counts all missing pictures and masks and names the first few."""
+    paths = [path for file in files for path in (file.image, file.mask)]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        first = "\n  ".join(str(path) for path in missing[:5])
+        more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise FileNotFoundError(
+            f"{source}: {len(missing)} of its {len(paths)} files are missing:\n  {first}{more}\n{tree}"
+        )
+
+
+def count_pixels(files: Sequence[LabelledFile], class_ids: Collection[int]) -> list[dict[int, int]]:
+    """Read every mask, and count the pixels of every class in it.
+
+    Masks are decoded wholly, so that a broken one is named now; of pictures only the header is read.
+
+    Args:
+        files: the pictures and masks.
+        class_ids: the ids that a mask may hold beside 0 and 255.
+
+    Returns:
+        For every picture, class id to number of pixels; classes that are absent are left out.
+
+    Raises:
+        ValueError: a mask cannot be decoded, holds an unknown id, or differs in size from its picture.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(partial(_count, class_ids=frozenset(class_ids)), files))
+
+
+def _count(file: LabelledFile, class_ids: frozenset[int]) -> dict[int, int]:
+    mask = read_mask(file)
+    height, width = mask.shape
+    check_same_size(image_size(file.image), (height, width), image_name=str(file.image), mask_name=str(file.mask))
+    counts = torch.bincount(mask.flatten())
+    areas = {value: int(counts[value]) for value in counts.nonzero().flatten().tolist()}
+    unknown = sorted(set(areas) - class_ids - {0, VOID})
+    if unknown:
+        raise ValueError(
+            f"{file.mask}: expected the class ids {min(class_ids)} to {max(class_ids)}, 0 (background) and "
+            f"255 (void), got {unknown[:5]}; is it a mask of objects instead of classes, or of another data set?"
+        )
+    return {value: area for value, area in areas.items() if value in class_ids}
+
+
+class FilePictures:
+    """A `PictureSource` of files whose masks have been counted.
+
+    Args:
+        name: what the pictures are, in a few words.
+        class_names: class id to name of the classes that may be a target.
+        files: the pictures and masks.
+        areas: the pixels of every class in them, from `count_pixels`.
+        min_area: the pixels of the original mask from which on a class counts in a picture.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        class_names: Mapping[int, str],
+        files: Sequence[LabelledFile],
+        areas: Sequence[Mapping[int, int]],
+        *,
+        min_area: int,
+    ) -> None:
+        self.name = name
+        self.class_names: Mapping[int, str] = class_names
+        self._files = files
+        self._present = [[value for value in class_names if value in area] for area in areas]
+        self._counted: dict[int, Sequence[int]] = {
+            value: [i for i, area in enumerate(areas) if area.get(value, 0) >= min_area] for value in class_names
+        }
+        self.pictures: Sequence[int] = sorted({i for ids in self._counted.values() for i in ids})
+
+    def pictures_of(self, class_id: int) -> Sequence[int]:
+        """Ids of the pictures in which a class counts, in a fixed order."""
+        return self._counted[class_id]
+
+    def classes_of(self, picture: int) -> Sequence[int]:
+        """This split's classes present in a picture, whatever their area."""
+        return self._present[picture]
+
+    def picture_name(self, picture: int) -> str:
+        """The name that finds the picture again."""
+        return self._files[picture].name
+
+    def load(self, picture: int) -> tuple[Tensor, Tensor]:
+        """The image, uint8 ``(3, H, W)``, and its mask of class ids, ``(H, W)``, 255 void."""
+        file = self._files[picture]
+        return load_image(file.image), read_mask(file)

@@ -1,0 +1,290 @@
+"""Episodes: which pictures are drawn, and how they become tensors, from (seed, epoch, index) alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset, Sampler
+
+from dpcn_modules._checks import check_choice
+from dpcn_modules.data.images import VOID
+from dpcn_modules.data.source import PictureSource
+
+Draw = Literal["class", "image"]
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Episode(NamedTuple):
+    """A support set and a query of one class; collated, a batch of them with a first axis B.
+
+    Attributes:
+        query_image: ``(3, S, S)`` float32, normalised.
+        query_mask: in training ``(S, S)``, in testing the original mask ``(Hi, Wi)``; int64 in {0, 1, 255}.
+            A batch is padded at the bottom and right with 255.
+        support_images: ``(K, 3, S, S)`` float32, normalised.
+        support_masks: ``(K, S, S)`` int64 in {0, 1, 255}.
+        query_size: ``(2,)`` int64, height and width of ``query_mask`` before the padding.
+        class_id: the value stored in the masks; in a batch ``(B,)`` int64.
+        index: which episode; in a batch ``(B,)`` int64.
+        query_name: finds the picture again; in a batch, B of them.
+        support_names: K of them; in a batch, B times K.
+    """
+
+    query_image: Tensor
+    query_mask: Tensor
+    support_images: Tensor
+    support_masks: Tensor
+    query_size: Tensor
+    class_id: int | Tensor
+    index: int | Tensor  # type: ignore[assignment]  # hides tuple.index, which an episode has no use for
+    query_name: str | tuple[str, ...]
+    support_names: tuple[str, ...] | tuple[tuple[str, ...], ...]
+
+
+class EpisodeSpec(NamedTuple):
+    """What was drawn, before any picture is read: ids of a `PictureSource`."""
+
+    class_id: int
+    query: int
+    supports: tuple[int, ...]
+
+
+def draw_episode(
+    source: PictureSource, *, shot: int, seed: int, epoch: int, index: int, draw: Draw = "class"
+) -> EpisodeSpec:
+    """Draw the class, the query and the supports of an episode.
+
+    The result depends on nothing but the arguments. Supports are drawn without replacement, and the query
+    is never among them.
+
+    Args:
+        source: the labelled pictures.
+        shot: number of supports, K.
+        seed: of the whole run, 0 or more.
+        epoch: 0 or more.
+        index: which episode of the epoch.
+        draw: "class" draws the class uniformly, then the query among the pictures in which it counts (HSNet,
+            CANet). "image" draws the query uniformly, then the class among all in it, tiny ones too (PFENet).
+
+    Raises:
+        ValueError: the class has too few pictures, or the name of the draw is unknown.
+    """
+    check_choice("draw", draw, ("class", "image"))
+    _check_pictures(source)
+    rng = np.random.default_rng((seed, epoch, index))
+    if draw == "class":
+        class_id = _pick(rng, sorted(source.class_names))
+        _check_enough(source, [class_id], shot)
+        query = _pick(rng, source.pictures_of(class_id))
+    else:
+        query = _pick(rng, source.pictures)
+        class_id = _pick(rng, source.classes_of(query))
+        _check_enough(source, [class_id], shot)
+    others = [picture for picture in source.pictures_of(class_id) if picture != query]
+    chosen = rng.choice(len(others), size=shot, replace=False)
+    return EpisodeSpec(class_id, query, tuple(others[i] for i in chosen))
+
+
+class EpisodeDataset(Dataset[Episode]):
+    """The episodes of a run, each made from ``(seed, epoch, index)`` alone.
+
+    The item ``epoch * episodes + index`` is an episode of that epoch: both the pictures drawn and every
+    random choice of the transform follow from the seed, so that workers, ranks and a resume change nothing.
+    `EpisodeSampler` gives the indices.
+
+    Args:
+        source: the labelled pictures.
+        shot: number of supports, K.
+        episodes: number of episodes in an epoch.
+        seed: of the whole run, 0 or more.
+        transform: picture uint8 ``(3, H, W)`` and mask of the target uint8 ``(H, W)`` in {0, 1, 255} to
+            float32 ``(3, S, S)`` and int64 ``(S, S)``; its random numbers come from torch's global generator.
+        draw: "class" or "image", see `draw_episode`.
+        original_query_mask: give the query's mask at its own size (testing) instead of transformed.
+
+    Raises:
+        ValueError: there are no pictures, or a class has fewer than ``shot + 1``.
+    """
+
+    def __init__(
+        self,
+        source: PictureSource,
+        *,
+        shot: int,
+        episodes: int,
+        seed: int,
+        transform: Transform,
+        draw: Draw = "class",
+        original_query_mask: bool = False,
+    ) -> None:
+        check_choice("draw", draw, ("class", "image"))
+        for name, value, lowest in (("shot", shot, 1), ("episodes", episodes, 1), ("seed", seed, 0)):
+            if value < lowest:
+                raise ValueError(f"``{name}``: expected at least {lowest}, got {value}.")
+        _check_pictures(source)
+        _check_enough(source, sorted(source.class_names), shot)
+        self.source = source
+        self.shot = shot
+        self.episodes = episodes
+        self.seed = seed
+        self.transform = transform
+        self.draw: Draw = draw
+        self.original_query_mask = original_query_mask
+
+    def __len__(self) -> int:
+        """Number of episodes in an epoch."""
+        return self.episodes
+
+    def __iter__(self) -> Iterator[Episode]:
+        """The episodes of epoch 0; without this Python would count on into the next epochs for ever."""
+        return (self[index] for index in range(self.episodes))
+
+    def spec(self, item: int) -> EpisodeSpec:
+        """What is drawn for an item, without reading a picture."""
+        epoch, index = self._place(item)
+        return draw_episode(self.source, shot=self.shot, seed=self.seed, epoch=epoch, index=index, draw=self.draw)
+
+    def __getitem__(self, item: int) -> Episode:
+        """The episode ``epoch * episodes + index``."""
+        epoch, index = self._place(item)
+        class_id, query, supports = self.spec(item)
+        sequence = np.random.SeedSequence((self.seed, epoch, index), spawn_key=(1,))
+        with torch.random.fork_rng(devices=[]):
+            # torch.manual_seed would seed the accelerators too, and so change the training that calls this.
+            torch.default_generator.manual_seed(int(sequence.generate_state(1)[0]))
+            query_image, query_mask, original = self._load(query, class_id)
+            loaded = [self._load(support, class_id) for support in supports]
+        query_mask = original if self.original_query_mask else query_mask
+        return Episode(
+            query_image=query_image,
+            query_mask=query_mask,
+            support_images=torch.stack([image for image, _, _ in loaded]),
+            support_masks=torch.stack([mask for _, mask, _ in loaded]),
+            query_size=torch.tensor(query_mask.shape),
+            class_id=class_id,
+            index=index,
+            query_name=self.source.picture_name(query),
+            support_names=tuple(self.source.picture_name(support) for support in supports),
+        )
+
+    def _place(self, item: int) -> tuple[int, int]:
+        if item < 0:
+            raise IndexError(f"episode {item}: expected epoch * {self.episodes} + index, 0 or more.")
+        return divmod(item, self.episodes)
+
+    def _load(self, picture: int, class_id: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The transformed image and target, and the target at its own size."""
+        image, mask = self.source.load(picture)
+        target = target_mask(mask, class_id)
+        transformed, labels = self.transform(image, target)
+        return transformed, labels, target.to(torch.int64)
+
+
+class EpisodeSampler(Sampler[int]):
+    """The items of one epoch, or one rank's share of them.
+
+    Args:
+        episodes: number of episodes in an epoch.
+        rank: this process, from 0.
+        ranks: number of processes; each takes every ``ranks``-th episode.
+
+    Example:
+        >>> sampler = EpisodeSampler(5, rank=1, ranks=2)
+        >>> sampler.set_epoch(2)
+        >>> list(sampler)
+        [11, 13]
+    """
+
+    def __init__(self, episodes: int, *, rank: int = 0, ranks: int = 1) -> None:
+        if episodes < 1 or rank not in range(ranks):
+            raise ValueError(
+                f"expected ``episodes`` >= 1 and 0 <= ``rank`` < ``ranks``, got {episodes}, {rank}, {ranks}."
+            )
+        self.episodes = episodes
+        self.epoch = 0
+        self._share = range(rank, episodes, ranks)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose items come next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self._share)
+
+    def __iter__(self) -> Iterator[int]:
+        """The items in order."""
+        return (self.epoch * self.episodes + index for index in self._share)
+
+
+def target_mask(mask: Tensor, class_id: int) -> Tensor:
+    """Of a mask of class ids, the target 1, everything else 0, void 255.
+
+    Args:
+        mask: ``(H, W)``, integers.
+        class_id: the target.
+
+    Returns:
+        ``(H, W)``, uint8 in {0, 1, 255}.
+
+    Example:
+        >>> target_mask(torch.tensor([[0, 7, 8, 255]]), 7)
+        tensor([[  0,   1,   0, 255]], dtype=torch.uint8)
+    """
+    return (mask == class_id).to(torch.uint8).masked_fill_(mask == VOID, VOID)
+
+
+def collate_episodes(batch: list[Episode]) -> Episode:
+    """Make a batch: tensors are stacked, query masks first padded at the bottom and right with 255.
+
+    Args:
+        batch: B episodes of one K and S.
+
+    Returns:
+        One `Episode` whose tensors have the first axis B.
+    """
+    height, width = torch.stack([episode.query_size for episode in batch]).amax(dim=0).tolist()
+    query_masks = [
+        F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0]), value=VOID)
+        for mask in (episode.query_mask for episode in batch)
+    ]
+    return Episode(
+        query_image=torch.stack([episode.query_image for episode in batch]),
+        query_mask=torch.stack(query_masks),
+        support_images=torch.stack([episode.support_images for episode in batch]),
+        support_masks=torch.stack([episode.support_masks for episode in batch]),
+        query_size=torch.stack([episode.query_size for episode in batch]),
+        class_id=torch.tensor([episode.class_id for episode in batch]),
+        index=torch.tensor([episode.index for episode in batch]),
+        query_name=tuple(str(episode.query_name) for episode in batch),
+        support_names=tuple(tuple(map(str, episode.support_names)) for episode in batch),
+    )
+
+
+def _pick(rng: np.random.Generator, choices: Sequence[int]) -> int:
+    return int(choices[int(rng.integers(len(choices)))])
+
+
+def _check_pictures(source: PictureSource) -> None:
+    """Raise ValueError unless there is a picture to draw."""
+    if len(source.pictures) == 0:
+        raise ValueError(
+            f"{source.name}: no picture holds one of its classes ({', '.join(source.class_names.values())}) "
+            f"at sufficient size; choose another list or fold, or lower ``min_area``."
+        )
+
+
+def _check_enough(source: PictureSource, class_ids: Sequence[int], shot: int) -> None:
+    """Raise ValueError unless each of the classes counts in shot + 1 pictures."""
+    counts = {class_id: len(source.pictures_of(class_id)) for class_id in class_ids}
+    few = [class_id for class_id, count in counts.items() if count < shot + 1]
+    if few:
+        listed = ", ".join(f"{source.class_names[each]} ({counts[each]})" for each in few)
+        raise ValueError(
+            f"{source.name}: a {shot}-shot episode needs {shot + 1} pictures of its class, and these classes "
+            f"have fewer: {listed}. Add pictures, lower ``shot`` or ``min_area``, or leave these classes out: "
+            f"the argument ``classes`` of the data set names those to keep, of both splits."
+        )

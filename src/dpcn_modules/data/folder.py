@@ -1,0 +1,102 @@
+"""One's own classes: a folder per class, pictures with their masks beside them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpcn_modules._checks import check_choice
+from dpcn_modules.data._files import FilePictures, LabelledFile, count_pixels
+from dpcn_modules.data.images import VOID
+from dpcn_modules.data.source import PictureSource, Split
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_TREE = """Expected tree:
+  root/
+    cup/1.jpg, cup/1.png ...          (the mask has the picture's name), or
+    plate/a.jpg, plate/a_mask.png ... (the mask's name ends in _mask)"""
+
+
+class ClassFolders:
+    """Pictures in one folder per class, each with the mask of one object; a `FoldedData`.
+
+    The mask of ``1.jpg`` is ``1.png`` (FSS-1000's layout) or ``1_mask.png``; that of a picture ``1.png`` is
+    ``1_mask.png``. Masks follow `binary_mask`. Class ids are 1, 2, ... in the order of the sorted folder
+    names; 255 is left out, as it means void. A picture whose mask has no foreground is never drawn.
+
+    Args:
+        root: the folder that holds the class folders.
+        test_classes: names of the classes to hold out; the others are for training. None holds out nothing:
+            both splits are all classes, for testing a trained network on one's own pictures.
+
+    Raises:
+        FileNotFoundError: the folder is missing or holds no class folders.
+        ValueError: an unknown class name.
+    """
+
+    def __init__(self, root: str | Path, *, test_classes: Sequence[str] | None = None) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root}: there is no such folder.\n{_TREE}")
+        names = sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name[0] != ".")
+        if not names:
+            raise FileNotFoundError(f"{self.root}: there are no class folders in it.\n{_TREE}")
+        for name in test_classes or ():
+            check_choice("test_classes", name, names)
+        self.test_classes = test_classes
+        ids = (class_id for class_id in range(1, len(names) + 2) if class_id != VOID)
+        self._names = dict(zip(ids, names, strict=False))
+
+    def split(self, split: Split) -> PictureSource:
+        """Find the pictures of one split, read all their masks, and give them.
+
+        Raises:
+            ValueError: the split has no class, a class folder no picture, a picture no mask or two; a mask
+                cannot be decoded, has other values, or differs in size from its picture.
+        """
+        check_choice("split", split, ("train", "test"))
+        class_names = self._names
+        if self.test_classes is not None:
+            class_names = {
+                value: name for value, name in class_names.items() if (name in self.test_classes) == (split == "test")
+            }
+        if not class_names:
+            raise ValueError(
+                f"``test_classes``: no class is left for {split}; {self.root} holds "
+                f"{', '.join(self._names.values())}: hold out some of them, or pass None to use all for both."
+            )
+        files = [file for class_id, name in class_names.items() for file in _labelled_files(self.root / name, class_id)]
+        areas = count_pixels(files, class_names)
+        side = "all classes" if self.test_classes is None else split
+        name = f"{self.root.name} {side}, {len(class_names)} classes ({len(files)} pictures)"
+        return FilePictures(name, class_names, files, areas, min_area=1)
+
+
+def _labelled_files(folder: Path, class_id: int) -> list[LabelledFile]:
+    """Pair the pictures of a class folder with their masks, in the order of their names."""
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
+    others = {path.stem for path in paths if path.suffix.lower() != ".png"}
+    marked = {path.stem: path for path in paths if _is_png(path) and path.stem.endswith("_mask")}
+    same_name = {path.stem: path for path in paths if _is_png(path) and path.stem in others}
+    masks = {*marked.values(), *same_name.values()}
+    pictures = [path for path in paths if path not in masks]
+    if not pictures:
+        raise ValueError(f"{folder}: a class folder without pictures; fill it or remove it.\n{_TREE}")
+    files = []
+    for picture in pictures:
+        found = [
+            each[stem] for each, stem in ((same_name, picture.stem), (marked, f"{picture.stem}_mask")) if stem in each
+        ]
+        if len(found) != 1:
+            got = " and ".join(path.name for path in found) or "neither"
+            wanted = f"{picture.stem}_mask.png"
+            wanted = wanted if _is_png(picture) else f"{picture.stem}.png or {wanted}"
+            hint = f" If it is itself a mask, its picture {picture.stem}.jpg is missing." if _is_png(picture) else ""
+            raise ValueError(f"{picture}: expected one mask, {wanted}, beside the picture, got {got}.{hint}")
+        files.append(LabelledFile(f"{folder.name}/{picture.name}", picture, found[0], class_id))
+    unused = masks - {file.mask for file in files}
+    if unused:
+        raise ValueError(f"{min(unused)}: a mask without its picture; add the picture or remove the mask.")
+    return files
+
+
+def _is_png(path: Path) -> bool:
+    return path.suffix.lower() == ".png"

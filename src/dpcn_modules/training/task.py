@@ -1,0 +1,167 @@
+"""Training and testing of any few-shot network, as a Lightning module."""
+
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from dpcn_modules._checks import check_choice
+from dpcn_modules.data import Episode
+from dpcn_modules.evaluation import logits_at_original_size
+from dpcn_modules.interface import Prediction
+from dpcn_modules.training.losses import episode_loss
+from dpcn_modules.training.metrics import EpisodeIoU, Score
+
+Schedule = Literal["sgd_poly", "adamw_one_cycle"]
+
+
+class FewShotTask(LightningModule):
+    """Train a network on episodes, and score it on the original masks.
+
+    Args:
+        model: any network with the forward of :class:`dpcn_modules.interface.FewShotModel`.
+        schedule: "sgd_poly", the paper's (the rate falls with ``(1 - step / steps) ** 0.9`` each step), or
+            "adamw_one_cycle", for networks that train from scratch.
+        lr: base learning rate (the highest one of the cycle).
+        lr_multiplier: multiplies ``lr``; PFENet's published schedule multiplies its 0.0025 by 10, and whether DPCN's
+            0.005 hides the same factor is unknown.
+        momentum: of SGD.
+        weight_decay: of either optimiser.
+        reverse_weight: lambda, the weight of the query-to-support loss.
+        auxiliary_weight: of a network's auxiliary outputs.
+        backbone_start_epoch: first epoch (from 0) in which the network's ``late_parameters()`` learn; None: after a
+            quarter of the epochs.
+
+    Raises:
+        ValueError: an unknown ``schedule``.
+        FloatingPointError: in training, when the loss is not finite.
+
+    Note:
+        Late parameters lose their gradient before each step until their epoch, so the optimiser leaves them, its
+        momentum and its weight decay alone; unlike switching ``requires_grad``, that is safe with DDP and resume.
+
+    Reference: Liu et al., CVPR 2022, sec. 4.1 and eq. 12-14.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        schedule: Schedule = "sgd_poly",
+        lr: float = 0.005,
+        lr_multiplier: float = 1.0,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        reverse_weight: float = 1.0,
+        auxiliary_weight: float = 1.0,
+        backbone_start_epoch: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("schedule", schedule, ("sgd_poly", "adamw_one_cycle"))
+        self.model = model
+        self.schedule = schedule
+        self.lr = lr * lr_multiplier
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.reverse_weight = reverse_weight
+        self.auxiliary_weight = auxiliary_weight
+        self.backbone_start_epoch = backbone_start_epoch
+        self.val_iou = EpisodeIoU()
+        self.test_iou = EpisodeIoU()
+        self.test_score: Score | None = None
+
+    def forward(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
+        """Call the network."""
+        prediction: Prediction = self.model(query_image, support_images, support_masks)
+        return prediction
+
+    def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
+        """Return the loss of a batch of episodes."""
+        prediction = self(batch.query_image, batch.support_images, batch.support_masks)
+        losses = episode_loss(
+            prediction,
+            batch.query_mask,
+            batch.support_masks,
+            reverse_weight=self.reverse_weight,
+            auxiliary_weight=self.auxiliary_weight,
+        )
+        loss = losses["loss"]
+        if not torch.isfinite(loss):
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step} (learning rate "
+                f"{rate:.2e}, precision {self.trainer.precision}, queries {', '.join(batch.query_name[:4])} ...); "
+                f"lower model.lr, clip gradients (trainer.gradient_clip_val) or use trainer.precision=bf16-mixed or "
+                f"32. The last checkpoint is intact; resume from it with --ckpt_path."
+            )
+        size = batch.query_image.shape[0]
+        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        for name, value in losses.items():
+            if name != "loss":
+                self.log(f"train/{name}", value.detach(), on_step=False, on_epoch=True, batch_size=size)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hold the late parameters until their epoch."""
+        if self.current_epoch < self._start_epoch():
+            for parameter in self._late_parameters():
+                parameter.grad = None
+
+    def validation_step(self, batch: Episode, batch_idx: int) -> None:
+        """Add a batch of episodes to the validation score."""
+        self._score(batch, self.val_iou)
+
+    def test_step(self, batch: Episode, batch_idx: int) -> None:
+        """Add a batch of episodes to the test score."""
+        self._score(batch, self.test_iou)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation score."""
+        self._log_score("val", self.val_iou)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test score, and keep it in ``test_score``."""
+        self.test_score = self._log_score("test", self.test_iou)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what builds the network again."""
+        checkpoint["recipe"] = getattr(self.model, "recipe", {})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """SGD with the poly schedule, or AdamW with one cycle; the rate changes every step."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer: torch.optim.Optimizer
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if self.schedule == "sgd_poly":
+            optimizer = torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+            scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
+        else:
+            optimizer = torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _start_epoch(self) -> int:
+        if self.backbone_start_epoch is not None:
+            return self.backbone_start_epoch
+        return (self.trainer.max_epochs or 0) // 4
+
+    def _late_parameters(self) -> list[nn.Parameter]:
+        late = getattr(self.model, "late_parameters", None)
+        return list(late()) if late is not None else []
+
+    def _score(self, batch: Episode, metric: EpisodeIoU) -> None:
+        logits = self(batch.query_image, batch.support_images, batch.support_masks).logits
+        class_ids = torch.as_tensor(batch.class_id)
+        for i, (height, width) in enumerate(batch.query_size.tolist()):
+            predicted = logits_at_original_size(logits[i], (height, width)).argmax(0)
+            truth = batch.query_mask[i, :height, :width]
+            metric.update(predicted.unsqueeze(0), truth.unsqueeze(0), class_ids[i : i + 1])
+
+    def _log_score(self, stage: str, metric: EpisodeIoU) -> Score:
+        score: Score = metric.compute()
+        metric.reset()
+        self.log_dict({f"{stage}/miou": score.miou, f"{stage}/fb_iou": score.fb_iou}, prog_bar=stage == "val")
+        return score

@@ -1,0 +1,38 @@
+"""Figures without pyplot, so that no window system is asked for and no global state is left behind."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpcn_modules._checks import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 150
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of that many inches, which keeps its labels apart and inside.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is missing.
+    """
+    require("matplotlib", extra="viz")
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a figure in the format that the file's suffix names; missing folders are made.
+
+    Raises:
+        ValueError: matplotlib does not write such files.
+    """
+    path = Path(path)
+    suffix = path.suffix.removeprefix(".").lower()
+    known = figure.canvas.get_supported_filetypes()
+    if suffix not in known:
+        raise ValueError(f"``path``: expected a suffix among {', '.join(sorted(known))}, got {str(path)!r}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

@@ -1,0 +1,76 @@
+"""Small data sets on disk, written anew for every test."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+VocMaker = Callable[..., Path]
+LISTS = Path("ImageSets", "Segmentation")
+
+
+def paint(classes: Sequence[int], *, number: int, size: tuple[int, int] = (60, 80)) -> np.ndarray:
+    """A mask with one 20 x 20 square per class, a void frame, and its place varied by the number."""
+    mask = np.zeros(size, dtype=np.uint8)
+    for position, class_id in enumerate(classes):
+        left = 2 + 22 * position + number % 3
+        mask[10 + number % 5 : 30 + number % 5, left : left + 20] = class_id
+    mask[0] = 255
+    return mask
+
+
+def write_voc_picture(root: Path, name: str, classes: Sequence[int], number: int, masks: str) -> None:
+    """One picture and its palette mask."""
+    mask = paint(classes, number=number)
+    noise = np.random.default_rng(number).integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(root / "JPEGImages" / f"{name}.jpg")
+    picture = Image.fromarray(mask)
+    picture.putpalette([(37 * i) % 256 for i in range(768)])
+    picture.save(root / masks / f"{name}.png")
+
+
+@pytest.fixture
+def make_voc(tmp_path: Path) -> VocMaker:
+    """Writes a VOC folder: ``train`` pictures with two classes each, ``val`` with one, every class thrice."""
+
+    def make(masks: str = "SegmentationClassAug") -> Path:
+        root = tmp_path / "VOC2012"
+        for folder in ("JPEGImages", masks, LISTS):
+            (root / folder).mkdir(parents=True)
+        names: dict[str, list[str]] = {"trainaug": [], "val": []}
+        for number in range(60):
+            first, second = number % 20 + 1, (number + 7) % 20 + 1
+            for list_name, classes in (("trainaug", (first, second)), ("val", (first,))):
+                name = f"{list_name}_{number:03d}"
+                write_voc_picture(root, name, classes, number, masks)
+                names[list_name].append(name)
+        for list_name, ids in names.items():
+            (root / LISTS / f"{list_name}.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def voc(make_voc: VocMaker) -> Path:
+    """A VOC folder with masks in SegmentationClassAug."""
+    return make_voc()
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    """Four classes of four pictures: bowl and cup in FSS-1000's layout, fork and knife with ``_mask``."""
+    root = tmp_path / "table"
+    for class_number, name in enumerate(("bowl", "cup", "fork", "knife")):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            mask = paint([255 if name == "cup" else 1], number=number)
+            mask[0] = 0
+            noise = np.random.default_rng(10 * class_number + number).integers(0, 256, (*mask.shape, 3))
+            marked = name in ("fork", "knife")
+            suffix = "png" if name == "knife" else "jpg"
+            Image.fromarray(noise.astype(np.uint8)).save(root / name / f"{number}.{suffix}")
+            Image.fromarray(mask).save(root / name / (f"{number}_mask.png" if marked else f"{number}.png"))
+    return root

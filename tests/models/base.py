@@ -1,0 +1,106 @@
+"""What every network must do; a subclass names one and inherits the tests."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpcn_modules.models import DPCN, build_model
+
+SIZE = 48
+
+
+def episode_batch(B: int = 2, K: int = 1, size: int = SIZE, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Random pictures, and a square of foreground in each support mask, void at one corner."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(B, K, size, size, dtype=torch.long)
+    masks[:, :, size // 4 : size // 2, size // 4 : 3 * size // 4] = 1
+    masks[:, :, 0, 0] = 255
+    query = torch.randn(B, 3, size, size, generator=generator)
+    return query, torch.randn(B, K, 3, size, size, generator=generator), masks
+
+
+class NetworkTester:
+    """Shape, gradients, state dict, doors, compile, export and precision of a network by name."""
+
+    name = ""
+    changes: dict[str, object] = {}
+
+    @pytest.fixture
+    def model(self) -> DPCN:
+        torch.manual_seed(0)
+        return build_model(self.name, **self.changes)
+
+    @pytest.mark.parametrize(("B", "K"), [(1, 1), (2, 3)])
+    def test_logits_have_the_size_of_the_query(self, model, B, K):
+        prediction = model.eval()(*episode_batch(B, K))
+        assert prediction.logits.shape == (B, 2, SIZE, SIZE)
+        assert prediction.support_logits is None
+        assert torch.isfinite(prediction.logits).all()
+
+    def test_one_shot_needs_no_shot_axis(self, model):
+        query, supports, masks = episode_batch()
+        model.eval()
+        with_axis, without = model(query, supports, masks), model(query, supports[:, 0], masks[:, 0])
+        torch.testing.assert_close(with_axis.logits, without.logits, rtol=0, atol=0)
+
+    def test_training_also_segments_the_supports(self, model):
+        prediction = model.train()(*episode_batch(2, 3))
+        assert prediction.support_logits.shape == (2, 3, 2, SIZE, SIZE)
+
+    def test_a_gradient_reaches_every_trainable_parameter(self, model):
+        prediction = model.train()(*episode_batch())
+        (prediction.logits.square().mean() + prediction.support_logits.square().mean()).backward()
+        silent = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+        assert silent == []
+
+    def test_state_dict_makes_an_equal_network(self, model):
+        torch.manual_seed(1)
+        other = build_model(self.name, **self.changes)
+        batch = episode_batch()
+        assert not torch.equal(model.eval()(*batch).logits, other.eval()(*batch).logits)
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(model(*batch).logits, other(*batch).logits)
+
+    def test_the_two_doors_give_what_forward_gives(self, model):
+        query, supports, masks = episode_batch(2, 2)
+        model.eval()
+        support = model.encode_support(model.encode_image(supports), masks)
+        doors = model.decode(model.encode_image(query), support, (SIZE, SIZE))
+        torch.testing.assert_close(doors.logits, model(query, supports, masks).logits)
+
+    def test_the_batch_does_not_matter(self, model):
+        query, supports, masks = episode_batch(2, 2)
+        model.eval()
+        alone = model(query[1:], supports[1:], masks[1:]).logits
+        torch.testing.assert_close(model(query, supports, masks).logits[1:], alone, rtol=1e-4, atol=1e-4)
+
+    def test_compiles_as_one_graph(self, model):
+        torch.compiler.reset()
+        batch = episode_batch()
+        model.eval()
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(*batch).logits, model(*batch).logits, rtol=0, atol=0)
+
+    def test_exports(self, model):
+        batch = episode_batch()
+        model.eval()
+        exported = torch.export.export(model, batch).module()
+        torch.testing.assert_close(exported(*batch).logits, model(*batch).logits)
+
+    def test_runs_under_autocast_and_in_double(self, model):
+        query, supports, masks = episode_batch()
+        model.eval()
+        single = model(query, supports, masks).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.isfinite(model(query, supports, masks).logits).all()
+        double = model.double()(query.double(), supports.double(), masks).logits
+        assert double.dtype == torch.float64
+        torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-3)
+
+    def test_an_empty_support_mask_has_a_defined_result(self, model):
+        query, supports, masks = episode_batch()
+        for empty in (torch.zeros_like(masks), torch.full_like(masks, 255)):
+            prediction = model.train()(query, supports, empty)
+            assert torch.isfinite(prediction.logits).all()
+            prediction.logits.mean().backward()
+            assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
