@@ -32,9 +32,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
             raise TypeError(f"``{name}``: expected a tensor ({letters}), got {type(tensor).__name__}.")
         axes = letters.split(" ")
         if tensor.ndim != len(axes):
-            raise ValueError(
-                f"``{name}``: expected {len(axes)} axes ({letters}), got shape {tuple(tensor.shape)}."
-            )
+            raise ValueError(f"``{name}``: expected {len(axes)} axes ({letters}), got shape {tuple(tensor.shape)}.")
         for axis, length in zip(axes, tensor.shape, strict=True):
             expected = int(axis) if axis.isdigit() else lengths.setdefault(axis, length)
             owner = owners.setdefault(axis, name)
@@ -42,9 +40,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
                 source = "" if owner == name else f"; {axis}={expected} comes from ``{owner}`` "
                 source += "" if owner == name else str(tuple(arguments[owner][0].shape))
                 wanted = f"{expected}" if axis.isdigit() else f"{axis}={expected}"
-                raise ValueError(
-                    f"``{name}``: expected {wanted} ({letters}), got shape {tuple(tensor.shape)}{source}."
-                )
+                raise ValueError(f"``{name}``: expected {wanted} ({letters}), got shape {tuple(tensor.shape)}{source}.")
     return lengths
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from dpcn_modules.data.images import VOID, ImageLike, as_image, as_mask, binary_
 from dpcn_modules.data.transforms import TestTransform
 from dpcn_modules.evaluation import logits_at_original_size
 from dpcn_modules.interface import SupportFeatures
-from dpcn_modules.models import DPCN, load_model
+from dpcn_modules.models import DPCN, load_model, read_checkpoint
 
 _FIELD_SIZE = 473  # the square that the field trains and tests at
 
@@ -69,8 +69,7 @@ class FewShotSegmenter:
         """
         model = load_model(checkpoint)
         if size is None:
-            content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            size = int(content.get("size", _FIELD_SIZE))
+            size = read_checkpoint(checkpoint).size or _FIELD_SIZE
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model, size=size, device=device)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 VocMaker = Callable[..., Path]
@@ -74,3 +75,43 @@ def class_folders(tmp_path: Path) -> Path:
             Image.fromarray(noise.astype(np.uint8)).save(root / name / f"{number}.{suffix}")
             Image.fromarray(mask).save(root / name / (f"{number}_mask.png" if marked else f"{number}.png"))
     return root
+
+
+class MemorySource:
+    """Pictures in memory: the classes of each are given, tiny ones (below the area rule) apart."""
+
+    name = "memory"
+
+    def __init__(self, counted: list[set[int]], tiny: list[set[int]] | None = None) -> None:
+        self._counted = counted
+        self._tiny = tiny or [set() for _ in counted]
+        self.class_names = {each: f"class {each}" for each in sorted(set().union(*counted, *self._tiny))}
+        self.pictures = [picture for picture, classes in enumerate(counted) if classes]
+        self.reads = 0
+
+    def pictures_of(self, class_id: int) -> list[int]:
+        return [picture for picture, classes in enumerate(self._counted) if class_id in classes]
+
+    def classes_of(self, picture: int) -> list[int]:
+        return sorted(self._counted[picture] | self._tiny[picture])
+
+    def picture_name(self, picture: int) -> str:
+        return f"picture {picture}"
+
+    def load(self, picture: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.reads += 1
+        height, width = 40 + picture, 50
+        mask = torch.zeros(height, width, dtype=torch.uint8)
+        for position, class_id in enumerate(self.classes_of(picture)):
+            mask[5:25, 15 * position : 15 * position + 12] = class_id
+        mask[-1] = 255
+        return (mask * 10).expand(3, -1, -1).contiguous(), mask
+
+
+@pytest.fixture
+def source() -> MemorySource:
+    """Twelve pictures; class 1 in eight, class 2 in six, class 3 in four, tiny class 3 in two more."""
+    counted = [{1}, {1, 2}, {1}, {1, 2}, {1, 3}, {1, 2}, {1}, {1, 3}, {2}, {2, 3}, {2}, {3}]
+    tiny = [set() for _ in counted]
+    tiny[0], tiny[2] = {3}, {3}
+    return MemorySource(counted, tiny)

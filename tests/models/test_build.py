@@ -32,7 +32,9 @@ def test_load_model_builds_what_was_saved(tmp_path):
     loaded = load_model(save(model, tmp_path / "a.ckpt"))
     assert loaded.recipe == model.recipe
     assert not loaded.training
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
 
 
 def test_load_model_needs_no_pretrained_weights_but_keeps_what_they_decided(tmp_path):

@@ -183,7 +183,7 @@ def test_dcm_takes_queries_smaller_than_the_kernel(query_size: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_plug_is_the_identity_to_the_bit_before_training(dtype: torch.dtype, autocast: bool) -> None:
     plug, (query, support, mask) = DCMInteraction(C).to(dtype), episode()
     query, support = query.to(dtype), support.to(dtype)

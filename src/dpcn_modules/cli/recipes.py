@@ -26,12 +26,6 @@ class RecipeTask(FewShotTask):
     def __init__(self, network: str = "dpcn_resnet50", changes: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(build_model(network, **(changes or {})), **kwargs)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the size the network was trained at, for those who use it on their own pictures."""
-        super().on_save_checkpoint(checkpoint)
-        datamodule: EpisodeDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint["size"] = datamodule.size
-
 
 class RecipeCLI(LightningCLI):
     """Lightning's command line, with `fit` and `test`, checkpoints checked and a result file."""
@@ -99,7 +93,7 @@ class RecipeCLI(LightningCLI):
             if required:
                 raise ValueError("``--ckpt_path``: expected the checkpoint to test, got none; `dpcn fit` writes them.")
             return
-        theirs, _ = read_checkpoint(path)
+        theirs = read_checkpoint(path).recipe
         ours = self.model.model.recipe
         keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
         if keys:

@@ -9,11 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dpcn_modules.data.images import load_image
+from dpcn_modules.data.images import SUFFIXES, load_image
 from dpcn_modules.segmenter import FewShotSegmenter
 from dpcn_modules.viz.overlay import overlay
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +72,9 @@ def _pictures(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         found = [path]
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
             if not found:
-                raise FileNotFoundError(f"``--query``: no pictures ({', '.join(_SUFFIXES)}) in the folder {path}.")
+                raise FileNotFoundError(f"``--query``: no pictures ({', '.join(SUFFIXES)}) in the folder {path}.")
         pictures += found
     return pictures
 

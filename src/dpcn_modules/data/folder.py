@@ -5,10 +5,9 @@ from pathlib import Path
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data._files import FilePictures, LabelledFile, count_pixels
-from dpcn_modules.data.images import VOID
+from dpcn_modules.data.images import SUFFIXES, VOID
 from dpcn_modules.data.source import PictureSource, Split
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _TREE = """Expected tree:
   root/
     cup/1.jpg, cup/1.png ...          (the mask has the picture's name), or
@@ -72,7 +71,7 @@ class ClassFolders:
 
 def _labelled_files(folder: Path, class_id: int) -> list[LabelledFile]:
     """Pair the pictures of a class folder with their masks, in the order of their names."""
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
     others = {path.stem for path in paths if path.suffix.lower() != ".png"}
     marked = {path.stem: path for path in paths if _is_png(path) and path.stem.endswith("_mask")}
     same_name = {path.stem: path for path in paths if _is_png(path) and path.stem in others}

@@ -28,5 +28,6 @@ def logits_at_original_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
     check_shapes(logits=(logits, f"2 {logits.shape[-1]} S"))
     square = logits.float().unsqueeze(0)
     if logits.shape[-1] != side:
-        square = F.interpolate(square, (side, side), mode="bilinear", align_corners=True)
+        # Half-pixel centres, as the picture was shrunk; the published code aligns corners, up to half a pixel off.
+        square = F.interpolate(square, (side, side), mode="bilinear", align_corners=False)
     return square[0, :, : size[0], : size[1]]

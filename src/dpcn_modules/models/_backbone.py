@@ -61,6 +61,10 @@ class Backbone(nn.Module):
         """The layers of layer4."""
         raise NotImplementedError
 
+    def drop_layer4(self) -> None:
+        """Leave layer4 out, for a network that does not look at it; layer3's feature then stands in its place."""
+        raise NotImplementedError
+
     def late_parameters(self) -> list[nn.Parameter]:
         """Parameters that start to learn late: layer4's, where it alone is trained; otherwise none."""
         return list(self._last_stage().parameters()) if self.trainable == "layer4" else []

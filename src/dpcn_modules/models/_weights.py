@@ -12,7 +12,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 
 _CLASSIFIER_PREFIXES = ("fc.", "classifier.")
 # What torch.load raises for a file that is damaged, truncated, or something else altogether.
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, UnicodeDecodeError, struct.error)
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, ValueError, struct.error)
 
 
 def load_weights(backbone: nn.Module, weights: str | Path, architecture: str | None) -> None:
@@ -41,7 +41,7 @@ def load_weights(backbone: nn.Module, weights: str | Path, architecture: str | N
             )
         state = read_state_dict(path)
     state = {name: value for name, value in state.items() if not name.startswith(_CLASSIFIER_PREFIXES)}
-    _check_entries(backbone, state, str(weights))
+    check_entries(backbone, state, argument="weights", source=str(weights))
     backbone.load_state_dict(state)
 
 
@@ -80,7 +80,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     rule = f"``weights``: expected a file written by torch.save(model.state_dict(), path), got {str(path)!r}"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{rule}, which cannot be read as tensors ({type(error).__name__}): it is damaged, of another "
             f"format, or holds a whole model; download it again, or save the state dict alone."
@@ -108,9 +108,16 @@ def _download(entry: WeightsEnum) -> Mapping[str, Tensor]:
     return state
 
 
-def _check_entries(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Raise ValueError, naming the entries, unless they are the backbone's own."""
-    own = backbone.state_dict()
+def check_entries(network: nn.Module, state: Mapping[str, Tensor], *, argument: str, source: str) -> None:
+    """Raise ValueError, naming the entries, unless a state dict is the network's own.
+
+    Args:
+        network: what it is to be loaded into.
+        state: tensors by name.
+        argument: the name of the argument that brought it, for the message.
+        source: its file.
+    """
+    own = network.state_dict()
     # Files older than PyTorch 0.4.1 do not count batches, and nothing here depends on that count.
     needed = [name for name in own if not name.endswith("num_batches_tracked")]
     misshaped = [
@@ -126,8 +133,8 @@ def _check_entries(backbone: nn.Module, state: Mapping[str, Tensor], source: str
     found = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
     if found:
         raise ValueError(
-            f"``weights``: expected the entries of this backbone ({_some(needed)}), got {source!r} with "
-            f"{found}; build the backbone that the file belongs to, or rename its entries."
+            f"``{argument}``: expected the entries of this network ({_some(needed)}), got {source!r} with "
+            f"{found}; build the network that the file belongs to, or rename its entries."
         )
 
 

@@ -75,6 +75,11 @@ class ResNetBackbone(Backbone):
     def _last_stage(self) -> nn.Module:
         return self.layer4
 
+    def drop_layer4(self) -> None:
+        """Leave layer4 out; see `Backbone`."""
+        self.layer4 = nn.Identity()
+        self.channels = (*self.channels[:2], self.channels[1])
+
     def forward(self, image: Tensor) -> Features:
         """See the class."""
         check_shapes(image=(image, "B 3 Hi Wi"))
@@ -143,6 +148,11 @@ class VGGBackbone(Backbone):
     def _last_stage(self) -> nn.Module:
         return self.features[self._ends[1] :]
 
+    def drop_layer4(self) -> None:
+        """Leave layer4 out; see `Backbone`."""
+        self.features = self.features[: self._ends[1]]
+        self.channels = (*self.channels[:2], self.channels[1])
+
     def forward(self, image: Tensor) -> Features:
         """See the class."""
         check_shapes(image=(image, "B 3 Hi Wi"))
@@ -152,8 +162,8 @@ class VGGBackbone(Backbone):
             x = layer(x)
             if end in self._ends:
                 stages.append(x)
-        layer2, layer3, layer4 = stages
-        return layer2, layer3, layer4
+        layer2, layer3 = stages[:2]
+        return layer2, layer3, stages[-1]
 
 
 class SmallBackbone(Backbone):
@@ -197,11 +207,16 @@ class SmallBackbone(Backbone):
         self.layer1 = _ResidualBlock(first, first, stride=2)
         self.layer2 = _ResidualBlock(first, second)
         self.layer3 = _ResidualBlock(second, third, dilation=2)
-        self.layer4 = _ResidualBlock(third, fourth, dilation=2)
+        self.layer4: nn.Module = _ResidualBlock(third, fourth, dilation=2)
         self._load_and_freeze(weights, None, trainable, frozen_norm)
 
     def _last_stage(self) -> nn.Module:
         return self.layer4
+
+    def drop_layer4(self) -> None:
+        """Leave layer4 out; see `Backbone`."""
+        self.layer4 = nn.Identity()
+        self.channels = (*self.channels[:2], self.channels[1])
 
     def forward(self, image: Tensor) -> Features:
         """See the class."""

@@ -114,6 +114,8 @@ def _build_dpcn(settings: DPCNSettings) -> DPCN:
         trainable=settings.trainable,
         frozen_norm=settings.frozen_norm,
     )
+    if not (settings.sam or settings.ffm):
+        backbone.drop_layer4()  # only SAM and the prior mask look at it, and DDP stops at parameters without a gradient
     C = settings.channels
     sam, ffm, dcm = None, None, None
     if settings.sam or settings.ffm:

@@ -1,17 +1,30 @@
 """Networks from the checkpoints of a training."""
 
-import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dpcn_modules.models._weights import _check_entries as check_entries
+from dpcn_modules.models._weights import UNREADABLE, check_entries
 from dpcn_modules.models.build import build_model
 from dpcn_modules.models.dpcn import DPCN
 
 _PREFIX = "model."  # the network's name in the training module
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint says of its network.
+
+    Attributes:
+        recipe: name and changes, the arguments of :func:`dpcn_modules.models.build_model`.
+        parameters: the network's state dict.
+        size: side of the square pictures it was trained on, None where the training did not say.
+    """
+
+    recipe: dict[str, Any]
+    parameters: dict[str, Tensor]
+    size: int | None
 
 
 def load_model(checkpoint: str | Path) -> DPCN:
@@ -27,19 +40,20 @@ def load_model(checkpoint: str | Path) -> DPCN:
         FileNotFoundError: there is no such file.
         ValueError: the file is no checkpoint of this library, or holds another network's parameters.
     """
-    recipe, parameters = read_checkpoint(checkpoint)
+    content = read_checkpoint(checkpoint)
+    recipe = dict(content.recipe)
     # The checkpoint holds the backbone too, so its pretrained weights need not be at hand; what they decide stays.
     if recipe.pop("weights", None) is not None:
         recipe.setdefault("trainable", "layer4")
         recipe.setdefault("frozen_norm", True)
     model = build_model(**recipe)
-    check_entries(model, parameters, argument="checkpoint", source=str(checkpoint))
-    model.load_state_dict(parameters)
+    check_entries(model, content.parameters, argument="checkpoint", source=str(checkpoint))
+    model.load_state_dict(content.parameters)
     return model.eval()
 
 
-def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the recipe of a network (its name and changes) and its parameters, without running code from the file.
+def read_checkpoint(checkpoint: str | Path) -> Checkpoint:
+    """Read what a checkpoint says of its network, without running code from the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -50,7 +64,7 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, T
         raise FileNotFoundError(f"``checkpoint``: no file {path}; `dpcn fit` writes best.ckpt and last.ckpt.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"``checkpoint``: {path} cannot be read ({reason}); it may be truncated.") from error
     if not isinstance(content, dict) or not content.get("recipe") or "state_dict" not in content:
@@ -60,4 +74,4 @@ def read_checkpoint(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, T
         )
     entries = content["state_dict"].items()
     parameters = {name.removeprefix(_PREFIX): value for name, value in entries if name.startswith(_PREFIX)}
-    return dict(content["recipe"]), parameters
+    return Checkpoint(dict(content["recipe"]), parameters, content.get("size"))

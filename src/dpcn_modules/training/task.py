@@ -126,8 +126,9 @@ class FewShotTask(LightningModule):
         self.test_score = self._log_score("test", self.test_iou)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what builds the network again."""
+        """Add what builds the network again, and the size of its pictures."""
         checkpoint["recipe"] = getattr(self.model, "recipe", {})
+        checkpoint["size"] = getattr(getattr(self.trainer, "datamodule", None), "size", None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the poly schedule, or AdamW with one cycle; the rate changes every step."""
