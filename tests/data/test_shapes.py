@@ -15,7 +15,7 @@ from torch import Tensor
 from dpcn_modules.data._shape_outlines import Pose, draw_mask, place_objects, shape_outlines
 from dpcn_modules.data.shapes import SHAPE_NAMES, ShapePictures, Shapes
 
-HARDER: dict[str, Any] = {"picture_size": 96, "distractors": (2, 4), "clutter": 0.8}
+HARDER: dict[str, Any] = {"picture_size": 96, "distractors": (2, 4), "clutter": 1.0, "texture": 0.6}
 CROWDED: dict[str, Any] = {"picture_size": 48, "distractors": (8, 8), "object_size": (0.5, 1.0)}
 ALONE: dict[str, Any] = {"distractors": (0, 0)}
 

@@ -31,7 +31,7 @@ SUPERSAMPLING = 2
 MIN_VISIBLE = 0.6
 MIN_AREA = 0.01
 # How near two objects may stand, as a share of the sum of their radii; the tries go from near to apart.
-SPACINGS = (0.85, 0.95, 1.05)
+SPACINGS = (0.9, 1.0, 1.05)
 PLACES_TRIED = 32
 
 

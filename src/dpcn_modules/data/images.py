@@ -173,7 +173,8 @@ def binary_mask(mask: Tensor, name: str) -> Tensor:
         raise ValueError(
             f"{name}: expected the mask of one object, with the values 0 (background) and 1 or 255 "
             f"(foreground; 255 is void where 1 is present), got {few(odd)}. Of a mask with several classes, "
-            f"choose one: (mask == class_id), ``class_id`` or --class-id; if it was saved as JPEG, save it as PNG: JPEG blurs values."
+            f"choose one: (mask == class_id), ``class_id`` or --class-id; if it was saved as JPEG, save it as PNG: "
+            f"JPEG blurs values."
         )
     return mask if bool(is_one.any()) else is_white.to(torch.uint8)
 

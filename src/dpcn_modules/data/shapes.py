@@ -1,7 +1,7 @@
 """``shapes``: pictures made on the fly of 20 classes that only their outline tells apart, in 4 folds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,8 +47,8 @@ class Shapes:
     Training pictures hold training classes only, the distractors included: a held-out class is never shown,
     not even as ground. Test pictures have held-out targets and distractors from all 19 other classes.
 
-    The defaults can be learnt in minutes; ``picture_size=96, distractors=(2, 4), clutter=0.8`` is the harder
-    setting, for studies.
+    The defaults are meant for minutes of training; ``picture_size=96, distractors=(2, 4), clutter=1.0,
+    texture=0.6`` is the harder setting, for studies.
 
     Args:
         fold: which five classes are held out, 0 to 3.
@@ -81,9 +81,9 @@ class Shapes:
         picture_size: int = 64,
         pictures_per_class: int = 2000,
         distractors: tuple[int, int] = (1, 2),
-        object_size: tuple[float, float] = (0.4, 0.65),
+        object_size: tuple[float, float] = (0.45, 0.7),
         clutter: float = 0.5,
-        texture: float = 0.5,
+        texture: float = 0.3,
         seed: int = 0,
     ) -> None:
         if fold not in range(FOLDS):
@@ -125,7 +125,7 @@ class ShapePictures:
         held_out = range(shapes.fold * CLASSES_PER_FOLD + 1, (shapes.fold + 1) * CLASSES_PER_FOLD + 1)
         every = range(1, len(SHAPE_NAMES) + 1)
         own = [class_id for class_id in every if (class_id in held_out) == (split == "test")]
-        self.class_names = {class_id: SHAPE_NAMES[class_id - 1] for class_id in own}
+        self.class_names: Mapping[int, str] = {class_id: SHAPE_NAMES[class_id - 1] for class_id in own}
         self.pictures: Sequence[int] = range(len(own) * shapes.pictures_per_class)
         self.name = f"shapes fold {shapes.fold} {split}, seed {shapes.seed} ({len(self.pictures)} pictures)"
         self._targets = own
@@ -215,19 +215,19 @@ def _render(rng: Rng, names: Sequence[str], settings: SceneSettings) -> tuple[ND
         texture = _texture(rng, size, colour, settings.texture)
         image += masks[index] * (texture - image)
     grain = rng.integers(0, 256, size=image.shape, dtype=np.uint8) - np.float32(128)
-    image += grain * np.float32(0.25 * settings.clutter)
+    image += grain * np.float32(0.15 * settings.clutter)
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
 
 def _draw_ground(rng: Rng, colour: Floats, settings: SceneSettings) -> Floats:
     """A textured ground ``(3, S, S)`` with strokes and blobs, more of them and stronger with the clutter."""
     size, clutter = settings.picture_size, settings.clutter
-    image = _texture(rng, size, colour, clutter)
+    image = _texture(rng, size, colour, 0.6 * clutter)
     # The fourth channel counts what is drawn over; averaging down leaves the colours weighted by it.
     layer = Image.new("RGBX", (2 * size, 2 * size))
     pencil = ImageDraw.Draw(layer)
-    for _ in range(round(6 * clutter)):
-        tints = colour + np.float32(0.2 + 0.8 * clutter) * (rng.random((2, 3), dtype=np.float32) * 255 - colour)
+    for _ in range(round(4 * clutter)):
+        tints = colour + np.float32(0.1 + 0.8 * clutter) * (rng.random((2, 3), dtype=np.float32) * 255 - colour)
         stroke, blob = ((*map(int, tint), 255) for tint in tints.tolist())
         *line, width = (rng.random(5) * (2 * size)).tolist()
         pencil.line(line, fill=stroke, width=2 + int(width / 16))
@@ -236,7 +236,7 @@ def _draw_ground(rng: Rng, colour: Floats, settings: SceneSettings) -> Floats:
     covered = drawn[3] / 255
     image *= 1 - covered
     image += drawn[:3]
-    shade = _pattern(rng, size) * covered * np.float32(clutter)
+    shade = _pattern(rng, size) * covered * np.float32(0.6 * clutter)
     image += shade * (_random_colour(rng) - colour)[:, None, None]
     return image
 
