@@ -77,7 +77,7 @@ def test_without_dcm_five_copies_of_a_shot_give_the_logits_of_one():
 
 def test_the_order_of_shots_does_not_matter_to_maps_and_prototype():
     model = build_model("dpcn_small").double().eval()
-    query, supports, masks = episode_batch(1, 3)
+    _, supports, masks = episode_batch(1, 3)
     supports = supports.double()
     masks[0, 1].zero_()[3:9, 30:40] = 1
     features = model.encode_image(supports)

@@ -15,7 +15,7 @@ def plain(predicted, truth, class_ids):
         for label in (0, 1):
             i = np.sum((p == label) & (t == label) & seen)
             u = np.sum(((p == label) | (t == label)) & seen)
-            counts[c, label] = counts.get((c, label), np.zeros(2)) + [i, u]
+            counts[c, label] = counts.get((c, label), np.zeros(2)) + np.array([i, u])
     miou = np.mean([i / u for (c, label), (i, u) in counts.items() if label == 1 and u > 0])
     fb = [sum(v for (c, la), v in counts.items() if la == label) for label in (0, 1)]
     return miou, np.mean([i / u for i, u in fb])

@@ -37,16 +37,14 @@ class RecipeCLI(LightningCLI):
         return {"fit": own, "test": own}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Keep the best checkpoint and the last one, unless `--checkpoint.*` says otherwise."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/miou",
-                "checkpoint.mode": "max",
-                "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
-            }
-        )
+        """Keep the best checkpoint and the last one, unless `--best.*` or `--last.*` says otherwise.
+
+        Two callbacks, since one with ``save_last`` writes its last.ckpt only when the score improves.
+        """
+        for name in ("best", "last"):
+            parser.add_lightning_class_args(ModelCheckpoint, name)
+            parser.set_defaults({f"{name}.filename": name, f"{name}.enable_version_counter": False})
+        parser.set_defaults({"best.monitor": "val/miou", "best.mode": "max"})
 
     def before_fit(self) -> None:
         """Refuse to resume from another network's checkpoint."""
@@ -58,9 +56,9 @@ class RecipeCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say where the checkpoints are."""
-        callback: Any = self.trainer.checkpoint_callback
-        if callback is not None and self.trainer.is_global_zero:
-            print(f"best checkpoint: {callback.best_model_path}\nlast checkpoint: {callback.last_model_path}")
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and self.trainer.is_global_zero:
+                print(f"checkpoint: {callback.best_model_path}")
 
     def after_test(self) -> None:
         """Print the table, and write it beside the logs."""

@@ -76,7 +76,11 @@ def draw_mask(outline: Outline, pose: Pose, size: int) -> Mask:
 
 
 def place_objects(
-    rng: np.random.Generator, outlines: Sequence[Outline], object_size: tuple[float, float], size: int
+    rng: np.random.Generator,
+    outlines: Sequence[Outline],
+    object_size: tuple[float, float],
+    size: int,
+    turning: tuple[float, bool] = (180.0, True),
 ) -> tuple[list[Mask], list[int], NDArray[np.intp]]:
     """Pose objects in a picture of ``size`` pixels a side so that each shows enough of itself.
 
@@ -85,6 +89,7 @@ def place_objects(
         outlines: the shapes of the objects, at most 9.
         object_size: least and greatest diameter, as a share of the side.
         size: side of the picture in pixels.
+        turning: the most an object is turned either way in degrees, and whether half of them are mirrored.
 
     Returns:
         Every object's coverage ``(S, S)``, 0 to 1; the order to paint them in; and per pixel which object
@@ -97,7 +102,7 @@ def place_objects(
         else:
             centres, radii = _scatter(rng, count, object_size, spacing)
         masks = [
-            draw_mask(outline, _pose(rng, centre, radius), size)
+            draw_mask(outline, _pose(rng, centre, radius, turning), size)
             for outline, centre, radius in zip(outlines, centres.tolist(), radii.tolist(), strict=True)
         ]
         covered = [mask >= 0.5 for mask in masks]
@@ -133,15 +138,16 @@ def _cells(rng: np.random.Generator, count: int) -> tuple[Points, Points]:
     return centres, np.full(count, 0.5 / side)
 
 
-def _pose(rng: np.random.Generator, centre: list[float], radius: float) -> Pose:
+def _pose(rng: np.random.Generator, centre: list[float], radius: float, turning: tuple[float, bool]) -> Pose:
     angle, stretch, shear, mirror = rng.random(4).tolist()
+    most, mirrors = turning
     return Pose(
         centre=(centre[0], centre[1]),
         radius=radius,
-        angle=2 * math.pi * angle,
+        angle=math.radians(most) * (2 * angle - 1),
         stretch=0.87 + 0.28 * stretch,
         shear=0.4 * shear - 0.2,
-        mirrored=mirror < 0.5,
+        mirrored=mirrors and mirror < 0.5,
     )
 
 

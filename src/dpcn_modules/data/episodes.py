@@ -83,9 +83,10 @@ def draw_episode(
         query = _pick(rng, source.pictures)
         class_id = _pick(rng, source.classes_of(query))
         _check_enough(source, [class_id], shot)
-    others = [picture for picture in source.pictures_of(class_id) if picture != query]
-    chosen = rng.choice(len(others), size=shot, replace=False)
-    return EpisodeSpec(class_id, query, tuple(others[i] for i in chosen))
+    pool = source.pictures_of(class_id)
+    # One more than needed, so that the query can be left out without a list of all the others.
+    chosen = [pool[i] for i in rng.choice(len(pool), size=shot + 1, replace=False)]
+    return EpisodeSpec(class_id, query, tuple(picture for picture in chosen if picture != query)[:shot])
 
 
 class EpisodeDataset(Dataset[Episode]):

@@ -32,6 +32,8 @@ class SceneSettings(NamedTuple):
     picture_size: int
     distractors: tuple[int, int]
     object_size: tuple[float, float]
+    rotation: float
+    mirror: bool
     clutter: float
     texture: float
 
@@ -58,6 +60,8 @@ class Shapes:
         distractors: the least and the most objects of other classes in a picture, 0 to 8.
         object_size: the least and the greatest diameter of an object, as a share of the picture's side,
             0.2 to 1. With more than three objects in a picture they are drawn smaller, so that they fit.
+        rotation: the most an object is turned either way, in degrees, 0 to 180.
+        mirror: every other object is seen in a mirror.
         clutter: how busy the ground is, 0 (one plain colour) to 1.
         texture: contrast of the patterns on objects (stripes, checks, noise, gradient, none), 0 to 1.
         seed: from 0; pictures of two seeds have nothing in common.
@@ -82,7 +86,9 @@ class Shapes:
         pictures_per_class: int = 2000,
         distractors: tuple[int, int] = (1, 2),
         object_size: tuple[float, float] = (0.45, 0.7),
-        clutter: float = 0.5,
+        rotation: float = 30.0,
+        mirror: bool = False,
+        clutter: float = 0.2,
         texture: float = 0.3,
         seed: int = 0,
     ) -> None:
@@ -98,7 +104,7 @@ class Shapes:
         self.fold = fold
         self.pictures_per_class = pictures_per_class
         self.seed = seed
-        self.settings = SceneSettings(picture_size, distractors, object_size, clutter, texture)
+        self.settings = SceneSettings(picture_size, distractors, object_size, rotation, mirror, clutter, texture)
         _check_settings(self.settings)
 
     def split(self, split: Split) -> PictureSource:
@@ -186,7 +192,7 @@ class ShapePictures:
 
 
 def _check_settings(settings: SceneSettings) -> None:
-    size, (least, most), (small, large), clutter, texture = settings
+    size, (least, most), (small, large), rotation, _, clutter, texture = settings
     if size < 32:
         raise ValueError(f"``picture_size``: expected at least 32, so that holes stay open, got {size}.")
     if not 0 <= least <= most <= MAX_DISTRACTORS:
@@ -195,6 +201,8 @@ def _check_settings(settings: SceneSettings) -> None:
         )
     if not 0.2 <= small <= large <= 1:
         raise ValueError(f"``object_size``: expected the least and the greatest, 0.2 to 1, got ({small}, {large}).")
+    if not 0 <= rotation <= 180:
+        raise ValueError(f"``rotation``: expected 0 to 180 degrees, got {rotation}.")
     for name, strength in (("clutter", clutter), ("texture", texture)):
         if not 0 <= strength <= 1:
             raise ValueError(f"``{name}``: expected 0 (none) to 1 (strong), got {strength}.")
@@ -204,7 +212,8 @@ def _render(rng: Rng, names: Sequence[str], settings: SceneSettings) -> tuple[ND
     """Draw a picture ``(3, S, S)`` and, per pixel, which object shows: its place in ``names`` from 1, or 0."""
     size = settings.picture_size
     outlines = [shape_outlines()[name] for name in names]
-    masks, order, labels = place_objects(rng, outlines, settings.object_size, size)
+    turning = (settings.rotation, settings.mirror)
+    masks, order, labels = place_objects(rng, outlines, settings.object_size, size, turning)
     ground = _random_colour(rng)
     image = _draw_ground(rng, ground, settings)
     for index in order:

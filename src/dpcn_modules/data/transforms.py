@@ -30,6 +30,8 @@ class TrainTransform:
     Args:
         size: side of the square crop; PFENet's is 473 (641 on COCO).
         scale: lowest and highest scale; (0.9, 1.1) on PASCAL, (0.8, 1.25) on COCO.
+        long_side: first bring the picture's long side to this many pixels; None leaves it, as PFENet does, whose crop
+            is about as large as the pictures are. A crop much smaller than them needs it.
         degrees: highest angle of the rotation to either side.
         rotation_p: probability of a rotation.
         blur_p: probability of a blur.
@@ -53,6 +55,7 @@ class TrainTransform:
         size: int = 473,
         scale: tuple[float, float] = (0.9, 1.1),
         *,
+        long_side: int | None = None,
         degrees: float = 10.0,
         rotation_p: float = 0.5,
         blur_p: float = 0.5,
@@ -65,6 +68,7 @@ class TrainTransform:
             raise ValueError(f"``scale``: expected 0 < lowest <= highest, got {tuple(scale)}.")
         self.size = size
         self.scale = scale
+        self.long_side = long_side
         self.min_kept = min_kept
         self.redraws = redraws
         rotation = v2.RandomRotation(
@@ -85,6 +89,8 @@ class TrainTransform:
         check_shapes(image=(image, "3 H W"), mask=(mask, "H W"))
         image, mask = tv_tensors.Image(image), tv_tensors.Mask(mask)
         factor = float(torch.empty(()).uniform_(*self.scale))
+        if self.long_side is not None:
+            factor *= self.long_side / max(mask.shape)
         image, mask = _resize(image, mask, factor)
         image, mask = self._augment(image, mask)
         image, mask = self._crop(image, mask)

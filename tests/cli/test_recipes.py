@@ -1,0 +1,93 @@
+"""`dpcn fit` and `dpcn test` from recipes, as a user types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dpcn_modules.cli.main import main
+from dpcn_modules.models import build_model, load_model
+
+CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
+TINY = [
+    *("--data.source.init_args.picture_size=32", "--data.size=32", "--data.train_transform.init_args.size=32"),
+    *("--data.episodes_per_epoch=16", "--data.val_episodes=4", "--data.test_episodes=6", "--data.workers=0"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+]
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers, loggers and paths
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fit(*arguments):
+    return main(["fit", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, *arguments])
+
+
+def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
+    assert fit("--trainer.max_epochs=1") == 0
+    run = here / "runs" / "dpcn" / "version_0"
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (run / "metrics.csv").is_file()
+    assert list(run.glob("events.out.tfevents*"))
+    assert load_model(run / "checkpoints" / "last.ckpt").recipe == {"name": "dpcn_small"}
+
+    last = run / "checkpoints" / "last.ckpt"
+    assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}"]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("ring", "letter_E", "mIoU", "FB-IoU", "protocol: shapes fold 0 test"))
+    result = json.loads((here / "runs" / "dpcn" / "version_1" / "test.json").read_text())
+    assert result["protocol"]["episodes"] == 6
+    assert result["protocol"]["id"] in printed
+    assert result["checkpoint"] == str(last)
+
+
+def test_a_checkpoint_of_another_network_is_refused(here, capsys):
+    other = build_model("dpcn_small", kernel_size=3)
+    state = {f"model.{name}": value for name, value in other.state_dict().items()}
+    torch.save({"recipe": other.recipe, "state_dict": state}, "other.ckpt")
+    assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, "--ckpt_path=other.ckpt"]) == 2
+    assert "kernel_size: 3 there, None here" in capsys.readouterr().err
+
+
+def test_a_test_without_checkpoint_says_what_to_give(here, capsys):
+    assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY]) == 2
+    assert "--ckpt_path" in capsys.readouterr().err
+
+
+def test_an_unknown_network_is_named(here, capsys):
+    assert fit("--model.network=dpcn_smal") == 2
+    assert "Did you mean 'dpcn_small'" in capsys.readouterr().err
+
+
+def test_a_missing_data_folder_shows_the_expected_tree(here, capsys):
+    arguments = [f"--config={CONFIGS / 'pascal5i.yaml'}", "--model.changes={}", "--data.source.init_args.root=gone"]
+    assert main(["fit", *arguments, "--trainer.accelerator=cpu"]) == 2
+    printed = capsys.readouterr().err
+    assert "gone" in printed
+    assert "JPEGImages" in printed
+
+
+def test_a_killed_run_resumes(here):
+    """SIGKILL in the middle of an epoch; the checkpoint there is whole, and the resume goes on from it."""
+    command = [sys.executable, "-m", "dpcn_modules.cli.main", "fit", f"--config={CONFIGS / 'shapes.yaml'}", *TINY]
+    process = subprocess.Popen([*command, "--trainer.max_epochs=500"], stderr=subprocess.DEVNULL)
+    checkpoint = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = torch.load(checkpoint, weights_only=True)["epoch"]
+    assert fit(f"--ckpt_path={checkpoint}", f"--trainer.max_epochs={reached + 2}") == 0
+    last = here / "runs" / "dpcn" / "version_1" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["epoch"] == reached + 1

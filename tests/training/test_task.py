@@ -1,0 +1,180 @@
+"""The task under Lightning: schedules, late parameters, frozen parts, checkpoints, resume, and a loss that breaks."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from dpcn_modules.data import Shapes, TestTransform
+from dpcn_modules.models import build_model, load_model
+from dpcn_modules.training import EpisodeDataModule, FewShotTask
+
+
+def make_data(**settings):
+    settings = {"episodes_per_epoch": 8, "val_episodes": 4, "test_episodes": 6} | settings
+    return EpisodeDataModule(
+        Shapes(0, picture_size=32),
+        size=32,
+        batch_size=4,
+        test_batch_size=2,
+        train_transform=TestTransform(32),
+        **settings,
+    )
+
+
+def make_trainer(folder, **settings):
+    settings = {"max_epochs": 2, "logger": False, "enable_checkpointing": False} | settings
+    return Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **settings,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """Lightning advises more workers and says what it found; neither is a fault."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*logger.*configured.*|.*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+        warnings.filterwarnings("ignore", message="The dirpath has changed.*")
+        yield
+
+
+class Rates(Callback):
+    """Notes the learning rate of every step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_train_batch_start(self, trainer, *_):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_the_poly_schedule_falls_every_step(tmp_path):
+    rates = Rates()
+    task = FewShotTask(build_model("baseline_small"), lr=0.01, lr_multiplier=10)
+    make_trainer(tmp_path, callbacks=[rates], limit_val_batches=0).fit(task, make_data())
+    torch.testing.assert_close(rates.rates, [0.1 * (1 - step / 4) ** 0.9 for step in range(4)])
+
+
+def test_one_cycle_rises_and_falls(tmp_path):
+    rates = Rates()
+    task = FewShotTask(build_model("baseline_small"), schedule="adamw_one_cycle", lr=0.01)
+    make_trainer(tmp_path, callbacks=[rates], limit_val_batches=0, max_epochs=5).fit(task, make_data())
+    assert max(rates.rates) == pytest.approx(0.01, rel=0.05)
+    assert rates.rates[0] < 0.001 > rates.rates[-1]
+
+
+def test_an_unknown_schedule_is_named():
+    with pytest.raises(ValueError, match="expected one of sgd_poly, adamw_one_cycle, got 'adam'"):
+        FewShotTask(build_model("baseline_small"), schedule="adam")
+
+
+def test_layer4_starts_late_and_frozen_stages_never(tmp_path):
+    model = build_model("dpcn_small", trainable="layer4")
+    start = copy.deepcopy(model.state_dict())
+    seen = []
+
+    class Notes(Callback):
+        def on_train_epoch_end(self, trainer, task):
+            seen.append(copy.deepcopy(task.model.state_dict()))
+
+    task = FewShotTask(model, lr=0.1, backbone_start_epoch=1)
+    make_trainer(tmp_path, callbacks=[Notes()], limit_val_batches=0).fit(task, make_data())
+    changed = [{name for name in start if not torch.equal(start[name], state[name])} for state in seen]
+    layer4 = {name for name in start if name.startswith("backbone.layer4")}
+    assert not any(name.startswith("backbone") for name in changed[0])
+    assert {name for name in changed[1] if name.startswith("backbone")} == layer4
+    assert "decoder.conv.weight" in changed[0]
+
+
+def test_by_default_layer4_waits_a_quarter_of_the_epochs(tmp_path):
+    task = FewShotTask(build_model("baseline_small"))
+    make_trainer(tmp_path, max_epochs=9, limit_train_batches=1, limit_val_batches=0).fit(task, make_data())
+    assert task._start_epoch() == 2
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_way_out(tmp_path):
+    task = FewShotTask(build_model("baseline_small"), lr=0.01)
+    torch.nn.init.constant_(task.model.decoder.classifier[-1].bias, float("inf"))
+    with pytest.raises(FloatingPointError, match=r"epoch 0, step 0 .*lower model.lr.*--ckpt_path"):
+        make_trainer(tmp_path).fit(task, make_data())
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_training_runs_in_both_precisions(tmp_path, precision):
+    task = FewShotTask(build_model("dpcn_small"), schedule="adamw_one_cycle", lr=1e-3)
+    trainer = make_trainer(tmp_path, precision=precision, max_epochs=1)
+    trainer.fit(task, make_data())
+    trainer.test(task, make_data(), verbose=False)
+    assert 0 <= task.test_score.miou <= 1
+
+
+def test_a_checkpoint_builds_its_network_again(tmp_path):
+    task = FewShotTask(build_model("dpcn_small", kernel_size=3))
+    checkpoint = ModelCheckpoint(tmp_path, filename="last", enable_version_counter=False)
+    make_trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(task, make_data())
+    loaded = load_model(tmp_path / "last.ckpt")
+    assert loaded.recipe == {"name": "dpcn_small", "kernel_size": 3}
+    assert torch.equal(loaded.decoder.conv.weight, task.model.decoder.conv.weight)
+
+
+def test_a_resumed_training_ends_where_the_whole_one_does(tmp_path):
+    """Without dropout, whose random numbers a resume draws anew."""
+
+    def fit(folder, **resume):
+        seed_everything(0, verbose=False)
+        task = FewShotTask(build_model("dpcn_small", reduction_dropout=0.0, classifier_dropout=0.0), lr=0.01)
+        checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+        make_trainer(folder, callbacks=[checkpoint], enable_checkpointing=True).fit(task, make_data(), **resume)
+        return task.model.state_dict()
+
+    whole = fit(tmp_path / "whole")
+    resumed = fit(tmp_path / "resumed", ckpt_path=tmp_path / "whole" / "epoch=0.ckpt")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """One network and its test score with 0, 1 and 2 workers."""
+    torch.manual_seed(0)
+    task = FewShotTask(build_model("dpcn_small"))
+    task.model.decoder.classifier[-1].bias.data = torch.tensor([-0.1, 0.1])
+    scores = []
+    for workers in (0, 1, 2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            make_trainer(tmp_path_factory.mktemp("runs")).test(task, make_data(workers=workers), verbose=False)
+        scores.append(task.test_score)
+    return scores
+
+
+def test_the_score_does_not_depend_on_the_workers(scored):
+    assert scored[0].miou > 0
+    assert scored[0] == scored[1] == scored[2]
+
+
+def test_a_test_after_training_has_the_same_episodes_as_one_alone(tmp_path):
+    """Lightning tells samplers the epoch; the episodes of a test must not follow it."""
+    data, names = make_data(), []
+
+    class Notes(Callback):
+        def on_test_batch_start(self, trainer, task, batch, *_):
+            names.append((batch.query_name, batch.support_names))
+
+    task = FewShotTask(build_model("baseline_small"))
+    make_trainer(tmp_path, callbacks=[Notes()]).test(task, make_data(), verbose=False)
+    trainer = make_trainer(tmp_path, callbacks=[Notes()])
+    trainer.fit(task, data)
+    trainer.test(task, data, verbose=False)
+    assert len(names) == 6
+    assert names[:3] == names[3:]
