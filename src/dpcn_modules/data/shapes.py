@@ -21,6 +21,8 @@ CLASSES_PER_FOLD = len(SHAPE_NAMES) // FOLDS
 # Three by three cells always hold the target and this many distractors apart from one another.
 MAX_DISTRACTORS = 8
 MIN_CONTRAST = 100.0
+# Shares of the range of each channel in which dark grounds and light objects lie.
+DARKEST, LIGHTEST = np.float32(0.45), np.float32(0.55)
 
 Floats = NDArray[np.float32]
 Rng = np.random.Generator
@@ -36,6 +38,7 @@ class SceneSettings(NamedTuple):
     mirror: bool
     clutter: float
     texture: float
+    lighter: bool
 
 
 class Shapes:
@@ -64,6 +67,8 @@ class Shapes:
         mirror: every other object is seen in a mirror.
         clutter: how busy the ground is, 0 (one plain colour) to 1.
         texture: contrast of the patterns on objects (stripes, checks, noise, gradient, none), 0 to 1.
+        lighter: objects are light and the ground is dark, of any hue; without it, both have any colour, and an
+            outline may be an edge to the light or to the dark.
         seed: from 0; pictures of two seeds have nothing in common.
 
     Raises:
@@ -89,7 +94,8 @@ class Shapes:
         rotation: float = 30.0,
         mirror: bool = False,
         clutter: float = 0.2,
-        texture: float = 0.3,
+        texture: float = 0.2,
+        lighter: bool = True,
         seed: int = 0,
     ) -> None:
         if fold not in range(FOLDS):
@@ -104,7 +110,9 @@ class Shapes:
         self.fold = fold
         self.pictures_per_class = pictures_per_class
         self.seed = seed
-        self.settings = SceneSettings(picture_size, distractors, object_size, rotation, mirror, clutter, texture)
+        self.settings = SceneSettings(
+            picture_size, distractors, object_size, rotation, mirror, clutter, texture, lighter
+        )
         _check_settings(self.settings)
 
     def split(self, split: Split) -> PictureSource:
@@ -192,7 +200,7 @@ class ShapePictures:
 
 
 def _check_settings(settings: SceneSettings) -> None:
-    size, (least, most), (small, large), rotation, _, clutter, texture = settings
+    size, (least, most), (small, large), rotation, _, clutter, texture, _ = settings
     if size < 32:
         raise ValueError(f"``picture_size``: expected at least 32, so that holes stay open, got {size}.")
     if not 0 <= least <= most <= MAX_DISTRACTORS:
@@ -215,10 +223,13 @@ def _render(rng: Rng, names: Sequence[str], settings: SceneSettings) -> tuple[ND
     turning = (settings.rotation, settings.mirror)
     masks, order, labels = place_objects(rng, outlines, settings.object_size, size, turning)
     ground = _random_colour(rng)
+    ground = ground * DARKEST if settings.lighter else ground
     image = _draw_ground(rng, ground, settings)
     for index in order:
         colour = _random_colour(rng)
-        if math.dist(colour, ground) < MIN_CONTRAST:
+        if settings.lighter:
+            colour = np.float32(255) - colour * LIGHTEST
+        elif math.dist(colour, ground) < MIN_CONTRAST:
             # Half way round in every channel: at least 128 * sqrt(3) - MIN_CONTRAST away from the ground.
             colour = (colour + 128) % 256
         texture = _texture(rng, size, colour, settings.texture)

@@ -20,19 +20,18 @@ class KernelNetwork(nn.Sequential):
         channels: C.
         width: their kernel width, odd. Wider than 1, since in the serial generation neighbours among the S^2
             vectors are equal until a convolution mixes them.
-        gain: multiplies the initial weights of the last one.
+        taps: of the kernels it makes. They start as mean filters with small differences, so that an untrained
+            module leaves the query readable, and a sum over 25 taps is no larger than one over 5.
     """
 
-    def __init__(self, channels: int, width: int = 3, *, gain: float = 1.0) -> None:
+    def __init__(self, channels: int, width: int = 3, *, taps: int = 1) -> None:
         check_odd("width", width)
-        super().__init__(
-            nn.Conv1d(channels, channels, width, padding=width // 2),
-            nn.ReLU(inplace=True),
-            nn.Conv1d(channels, channels, width, padding=width // 2),
-        )
+        last = nn.Conv1d(channels, channels, width, padding=width // 2)
         with torch.no_grad():
-            for parameter in self[-1].parameters():
-                parameter.mul_(gain)
+            last.weight.mul_(taps**-0.5)
+        nn.init.constant_(last.bias, 1 / taps)  # type: ignore[arg-type]
+        first = nn.Conv1d(channels, channels, width, padding=width // 2)
+        super().__init__(first, nn.ReLU(inplace=True), last)
 
 
 class DynamicConvolutionModule(nn.Module):
@@ -64,8 +63,7 @@ class DynamicConvolutionModule(nn.Module):
     Note:
         Several shots give their foreground vectors one after the other (Eq. 11). A sample whose support has no
         foreground gets kernels, and so enhanced features, of zero. The paper leaves the width and activation of the
-        kernel networks open, and the size of the kernels: 3 and ReLU here, and initial weights divided by the root of
-        a kernel's taps.
+        kernel networks open, and how the kernels start: 3 and ReLU here, and kernels that start near mean filters.
 
     Example:
         >>> import torch
@@ -101,10 +99,9 @@ class DynamicConvolutionModule(nn.Module):
         self.generation = generation
         self.branches = tuple(branches)
         self.backend = backend
-        # A sum over 25 taps starts as large as one over 5, and neither drowns what is concatenated with it.
-        gains = {"vertical": kernel_size**-0.5, "square": 1 / kernel_size, "horizontal": kernel_size**-0.5}
+        taps = {"vertical": kernel_size, "square": kernel_size**2, "horizontal": kernel_size}
         self.networks = nn.ModuleDict(
-            {branch: KernelNetwork(channels, network_width, gain=gains[branch]) for branch in branches}
+            {branch: KernelNetwork(channels, network_width, taps=taps[branch]) for branch in branches}
         )
 
     @property
