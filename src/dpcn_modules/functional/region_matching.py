@@ -37,8 +37,9 @@ def region_activation(
         support_feat: ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot; its ``H W`` may differ from the query's.
         support_mask: at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
         windows: sides ``(d_h, d_w)`` of each window, odd.
-        chunk_size: how many support positions are matched at a time (rounded up to whole feature rows). Extra
-            memory is about ``chunk_size * H * W`` numbers per sample and shot instead of ``(H W)^2``. None: all.
+        chunk_size: how many support positions are matched at a time (rounded up to whole feature rows, plus the
+            ``d_h - 1`` rows that a window reaches beyond them). Extra memory is about that many times ``H * W``
+            numbers per sample and shot instead of ``(H W)^2``. None: all.
         eps: keeps the min-max normalisation from dividing by 0.
 
     Returns:
