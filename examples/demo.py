@@ -35,7 +35,7 @@ SIZE, EPOCHS = 64, 8
 def main() -> None:
     """Train, test, and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000, help="training steps of each network")
+    parser.add_argument("--steps", type=int, default=1200, help="training steps of each network")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
     parser.add_argument("--seed", type=int, default=0)
@@ -95,7 +95,7 @@ def train_and_test(
 ) -> tuple[FewShotTask, dict]:
     """Train a network from scratch and score its last state: validation classes are the test's, so none is picked."""
     seed_everything(args.seed, verbose=False)
-    task = FewShotTask(build_model(network), schedule="adamw_one_cycle", lr=2e-3)
+    task = FewShotTask(build_model(network), schedule="adamw_one_cycle", lr=3e-3)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,

@@ -49,9 +49,7 @@ data = EpisodeDataModule(
 )
 model = build_model(args.network, weights=args.weights)
 pretrained = args.weights is not None
-task = FewShotTask(
-    model, schedule="sgd_poly" if pretrained else "adamw_one_cycle", lr=5e-3 if pretrained else 2e-3
-)
+task = FewShotTask(model, schedule="sgd_poly" if pretrained else "adamw_one_cycle", lr=5e-3 if pretrained else 2e-3)
 trainer = Trainer(max_epochs=1, default_root_dir="runs/train_dpcn", use_distributed_sampler=False)
 trainer.fit(task, data)
 trainer.test(task, data, verbose=False)

@@ -75,7 +75,9 @@ def test_import_is_silent_and_needs_the_core_only():
         "extras = {'torchvision', 'lightning', 'torchmetrics', 'matplotlib', 'PIL', 'jsonargparse'}; "
         "sys.exit(str(new & extras) if new & extras else 0)"
     )
-    done = subprocess.run([sys.executable, "-W", "error::Warning:dpcn_modules", "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::Warning:dpcn_modules", "-c", code], capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

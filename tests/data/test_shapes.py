@@ -15,7 +15,10 @@ from torch import Tensor
 from dpcn_modules.data._shape_outlines import Pose, draw_mask, place_objects, shape_outlines
 from dpcn_modules.data.shapes import SHAPE_NAMES, ShapePictures, Shapes
 
-HARDER: dict[str, Any] = {"picture_size": 96, "distractors": (2, 4), "clutter": 1.0, "texture": 0.6}
+HARDER: dict[str, Any] = {
+    **{"picture_size": 96, "distractors": (2, 4), "rotation": 180, "mirror": True},
+    **{"clutter": 1.0, "texture": 0.6, "lighter": False},
+}
 CROWDED: dict[str, Any] = {"picture_size": 48, "distractors": (8, 8), "object_size": (0.5, 1.0)}
 ALONE: dict[str, Any] = {"distractors": (0, 0)}
 
@@ -173,7 +176,8 @@ def test_names_and_ids_find_pictures_again():
     assert len(pictures.pictures) == 35
     assert list(itertools.chain(*map(pictures.pictures_of, pictures.class_names))) == list(pictures.pictures)
     assert pictures.picture_name(8) == "letter_S_fold1_test_seed4_000008"
-    assert pictures.name == "shapes fold 1 test, seed 4 (35 pictures)"
+    assert pictures.name.startswith("shapes fold 1 test (picture_size 64, ")
+    assert pictures.name.endswith(", seed 4, 35 pictures)")
 
 
 def test_no_two_outlines_agree_under_rotation_and_mirroring():

@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from dpcn_modules.data import TestTransform
+from dpcn_modules.data import EpisodeDataset, Shapes, TestTransform, collate_episodes
 from dpcn_modules.evaluation import Protocol, best_prior_threshold, logits_at_original_size
-from dpcn_modules.data import EpisodeDataset, Shapes, collate_episodes
 from dpcn_modules.models import build_model
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from models.base import NetworkTester, episode_batch
 
 from dpcn_modules.models import build_model
-from models.base import NetworkTester, episode_batch
 
 
 class TestDPCNSmall(NetworkTester):
@@ -31,15 +31,15 @@ class TestVGG16(NetworkTester):
 
 
 ABLATIONS = {
-    "SAM+FFM (table 3)": ({"dcm": False}, 2 * 64 + 3 + 1),
-    "FFM+DCM (table 3)": ({"sam": False}, 4 * 64 + 1 + 1),
-    "SAM+DCM (table 3)": ({"ffm": False}, 4 * 64 + 3),
-    "DCM alone": ({"sam": False, "ffm": False}, 4 * 64),
-    "kernel 9 (table 4)": ({"kernel_size": 9}, 4 * 64 + 4),
-    "1x5 and 5x1 (table 5)": ({"branches": ("vertical", "horizontal")}, 3 * 64 + 4),
-    "5/25 (table A1)": ({"generation": "parallel"}, 4 * 64 + 4),
-    "prior mask (COCO)": ({"windows": ((1, 1),)}, 4 * 64 + 2),
-    "baseline": ({"sam": False, "ffm": False, "dcm": False}, 2 * 64),
+    "SAM+FFM (table 3)": ({"dcm": False}, 2 * 32 + 3 + 1),
+    "FFM+DCM (table 3)": ({"sam": False}, 4 * 32 + 1 + 1),
+    "SAM+DCM (table 3)": ({"ffm": False}, 4 * 32 + 3),
+    "DCM alone": ({"sam": False, "ffm": False}, 4 * 32),
+    "kernel 9 (table 4)": ({"kernel_size": 9}, 4 * 32 + 4),
+    "1x5 and 5x1 (table 5)": ({"branches": ("vertical", "horizontal")}, 3 * 32 + 4),
+    "5/25 (table A1)": ({"generation": "parallel"}, 4 * 32 + 4),
+    "prior mask (COCO)": ({"windows": ((1, 1),)}, 4 * 32 + 2),
+    "baseline": ({"sam": False, "ffm": False, "dcm": False}, 2 * 32),
 }
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data._shape_outlines import SHAPE_NAMES, place_objects, shape_outlines
+from dpcn_modules.data._shape_textures import Rng, draw_ground, random_colour, texture
 from dpcn_modules.data.source import PictureSource, Split
 
 __all__ = ["SHAPE_NAMES", "ShapePictures", "Shapes"]
@@ -23,9 +23,6 @@ MAX_DISTRACTORS = 8
 MIN_CONTRAST = 100.0
 # Shares of the range of each channel in which dark grounds and light objects lie.
 DARKEST, LIGHTEST = np.float32(0.45), np.float32(0.55)
-
-Floats = NDArray[np.float32]
-Rng = np.random.Generator
 
 
 class SceneSettings(NamedTuple):
@@ -45,15 +42,15 @@ class Shapes:
     """Generated pictures of 20 shape classes in 4 folds; fold ``i`` holds out classes ``5i+1`` to ``5i+5``.
 
     A picture shows one object of its target class and some distractors of other classes on cluttered ground.
-    Size, place, rotation, mirroring, mild stretch and shear, colour and texture are drawn independently for
-    every object, so that only its outline tells its class. Objects may overlap, but each shows at least 60 %
+    Size, place, rotation, mild stretch and shear, colour and texture are drawn independently for every object, so
+    that only its outline tells its class. Objects may overlap, but each shows at least 60 %
     of itself and covers at least 1 % of the picture.
 
     Training pictures hold training classes only, the distractors included: a held-out class is never shown,
     not even as ground. Test pictures have held-out targets and distractors from all 19 other classes.
 
-    The defaults are meant for minutes of training; ``picture_size=96, distractors=(2, 4), clutter=1.0,
-    texture=0.6`` is the harder setting, for studies.
+    The defaults can be learnt from scratch in minutes. The harder setting, for studies, is ``picture_size=96,
+    distractors=(2, 4), rotation=180, mirror=True, clutter=1.0, texture=0.6, lighter=False``.
 
     Args:
         fold: which five classes are held out, 0 to 3.
@@ -89,7 +86,7 @@ class Shapes:
         *,
         picture_size: int = 64,
         pictures_per_class: int = 2000,
-        distractors: tuple[int, int] = (1, 2),
+        distractors: tuple[int, int] = (1, 1),
         object_size: tuple[float, float] = (0.45, 0.7),
         rotation: float = 30.0,
         mirror: bool = False,
@@ -141,7 +138,8 @@ class ShapePictures:
         own = [class_id for class_id in every if (class_id in held_out) == (split == "test")]
         self.class_names: Mapping[int, str] = {class_id: SHAPE_NAMES[class_id - 1] for class_id in own}
         self.pictures: Sequence[int] = range(len(own) * shapes.pictures_per_class)
-        self.name = f"shapes fold {shapes.fold} {split}, seed {shapes.seed} ({len(self.pictures)} pictures)"
+        look = ", ".join(f"{name} {value}" for name, value in shapes.settings._asdict().items())
+        self.name = f"shapes fold {shapes.fold} {split} ({look}, seed {shapes.seed}, {len(self.pictures)} pictures)"
         self._targets = own
         self._distractor_pool = own if split == "train" else list(every)
         self._shapes = shapes
@@ -222,92 +220,17 @@ def _render(rng: Rng, names: Sequence[str], settings: SceneSettings) -> tuple[ND
     outlines = [shape_outlines()[name] for name in names]
     turning = (settings.rotation, settings.mirror)
     masks, order, labels = place_objects(rng, outlines, settings.object_size, size, turning)
-    ground = _random_colour(rng)
+    ground = random_colour(rng)
     ground = ground * DARKEST if settings.lighter else ground
-    image = _draw_ground(rng, ground, settings)
+    image = draw_ground(rng, ground, size, settings.clutter)
     for index in order:
-        colour = _random_colour(rng)
+        colour = random_colour(rng)
         if settings.lighter:
             colour = np.float32(255) - colour * LIGHTEST
         elif math.dist(colour, ground) < MIN_CONTRAST:
             # Half way round in every channel: at least 128 * sqrt(3) - MIN_CONTRAST away from the ground.
             colour = (colour + 128) % 256
-        texture = _texture(rng, size, colour, settings.texture)
-        image += masks[index] * (texture - image)
+        image += masks[index] * (texture(rng, size, colour, settings.texture) - image)
     grain = rng.integers(0, 256, size=image.shape, dtype=np.uint8) - np.float32(128)
     image += grain * np.float32(0.15 * settings.clutter)
     return np.clip(image, 0, 255).astype(np.uint8), labels
-
-
-def _draw_ground(rng: Rng, colour: Floats, settings: SceneSettings) -> Floats:
-    """A textured ground ``(3, S, S)`` with strokes and blobs, more of them and stronger with the clutter."""
-    size, clutter = settings.picture_size, settings.clutter
-    image = _texture(rng, size, colour, 0.6 * clutter)
-    # The fourth channel counts what is drawn over; averaging down leaves the colours weighted by it.
-    layer = Image.new("RGBX", (2 * size, 2 * size))
-    pencil = ImageDraw.Draw(layer)
-    for _ in range(round(4 * clutter)):
-        tints = colour + np.float32(0.1 + 0.8 * clutter) * (rng.random((2, 3), dtype=np.float32) * 255 - colour)
-        stroke, blob = ((*map(int, tint), 255) for tint in tints.tolist())
-        *line, width = (rng.random(5) * (2 * size)).tolist()
-        pencil.line(line, fill=stroke, width=2 + int(width / 16))
-        pencil.polygon(_blob(rng, 2 * size), fill=blob)
-    drawn = np.asarray(layer.reduce(2)).transpose(2, 0, 1).astype(np.float32)  # (4, S, S)
-    covered = drawn[3] / 255
-    image *= 1 - covered
-    image += drawn[:3]
-    shade = _pattern(rng, size) * covered * np.float32(0.6 * clutter)
-    image += shade * (_random_colour(rng) - colour)[:, None, None]
-    return image
-
-
-def _blob(rng: Rng, size: int) -> list[float]:
-    """Corners of a random blob: a circle whose radius wanders."""
-    x, y, radius, *wander = rng.random(15).tolist()
-    radius = size * (0.05 + 0.15 * radius)
-    corners = []
-    for index, share in enumerate(wander):
-        angle = 2 * math.pi * index / len(wander)
-        reach = radius * (0.6 + 0.8 * share)
-        corners += [size * x + reach * math.cos(angle), size * y + reach * math.sin(angle)]
-    return corners
-
-
-def _random_colour(rng: Rng) -> Floats:
-    return rng.random(3, dtype=np.float32) * np.float32(255)
-
-
-def _texture(rng: Rng, size: int, colour: Floats, contrast: float) -> Floats:
-    """A whole picture ``(3, S, S)`` of one colour with a second one in a random pattern."""
-    step = np.float32(contrast) * (_random_colour(rng) - colour)
-    return _pattern(rng, size) * step[:, None, None] + colour[:, None, None]
-
-
-def _pattern(rng: Rng, size: int) -> Floats:
-    """How much of the second colour shows, 0 to 1: none, noise, a gradient, stripes or checks."""
-    kind = int(rng.integers(5))
-    if kind == 0:
-        return np.zeros((size, size), dtype=np.float32)
-    if kind == 1:
-        cells = int(rng.integers(8, 25))
-        coarse = Image.fromarray(rng.integers(0, 256, size=(cells, cells), dtype=np.uint8))
-        return np.asarray(coarse.resize((size, size), Image.Resampling.BILINEAR)) * np.float32(1 / 255)
-    angle = rng.random() * 2 * math.pi
-    cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-    pixels = np.arange(size, dtype=np.float32)
-    along = pixels * cos + pixels[:, None] * sin
-    if kind == 2:
-        return np.asarray((along - along.min()) / (along.max() - along.min()))
-    period = np.float32((0.08 + 0.17 * rng.random()) * size)
-    shade = _stripes(along, period)
-    if kind == 4:
-        shade *= 2 * _stripes(pixels[:, None] * cos - pixels * sin, period)
-    return shade + np.float32(0.5)
-
-
-def _stripes(along: Floats, period: np.float32) -> Floats:
-    """-0.5 and 0.5 in turn, one period for both, with borders one pixel wide."""
-    turns = along / period
-    wave = np.abs(turns - np.floor(turns) - np.float32(0.5)) - np.float32(0.25)
-    stripes: Floats = np.clip(wave * period, np.float32(-0.5), np.float32(0.5))
-    return stripes

@@ -61,7 +61,7 @@ class DPCNSettings:
     query_to_support: bool = True
 
 
-_SMALL = DPCNSettings(backbone="small", channels=64, rates=(2, 4, 6), reduction_dropout=0.1)
+_SMALL = DPCNSettings(backbone="small", channels=32, rates=(2, 4, 6), reduction_dropout=0.0)
 _BACKBONES = {
     "resnet50": DPCNSettings(),
     "resnet101": DPCNSettings(backbone="resnet101"),

@@ -95,7 +95,7 @@ class DPCN(nn.Module):
         size = (query_image.shape[-2], query_image.shape[-1])
         prediction = self.decode(query, self.encode_support(support, support_masks), size)
         if self.training and self.query_to_support:
-            predicted_mask = prediction.logits.detach().argmax(1)
+            predicted_mask = (prediction.logits[:, 1] > prediction.logits[:, 0]).long()
             support_size = (support_images.shape[-2], support_images.shape[-1])
             support_logits = self._segment_support(query, predicted_mask, support, support_size)
             prediction = prediction._replace(support_logits=support_logits)
