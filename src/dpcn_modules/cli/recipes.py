@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ class RecipeCLI(LightningCLI):
 
 def run(subcommand: str, arguments: list[str]) -> None:
     """Run `fit` or `test` with the arguments after it."""
+    # Lightning 2.6 uses a name that newer PyTorch deprecates, once a batch.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     run_folder = {"save_dir": "runs", "name": "dpcn", "version": _next_version(Path("runs", "dpcn"))}
     loggers = [
         {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": run_folder}
