@@ -37,7 +37,7 @@ SIZE, EPOCHS = 64, 8
 def main() -> None:
     """Train, test, and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000, help="training steps of each network")
+    parser.add_argument("--steps", type=int, default=900, help="training steps of each network")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
     parser.add_argument("--seed", type=int, default=0)
@@ -70,7 +70,7 @@ def make_data(args: argparse.Namespace) -> EpisodeDataModule:
         batch_size=16,
         test_batch_size=20,
         episodes_per_epoch=16 * max(1, args.steps // EPOCHS),
-        val_episodes=min(200, args.test_episodes),
+        val_episodes=min(100, args.test_episodes),
         test_episodes=args.test_episodes,
         seed=args.seed,
         workers=1,
