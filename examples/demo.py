@@ -11,18 +11,21 @@ and writes to runs/demo: the table as JSON, a picture of three episodes, the tra
 import argparse
 import json
 import logging
+import os
 import platform
 import shutil
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from dpcn_modules import build_model
+from dpcn_modules import build_model, load_model
 from dpcn_modules.cli.tables import table
 from dpcn_modules.data import Shapes
 from dpcn_modules.data.transforms import TestTransform, denormalise
@@ -32,32 +35,30 @@ from dpcn_modules.viz import EpisodePicture, episode_strip, training_curves
 
 NETWORKS = {"DPCN": "dpcn_small", "baseline": "baseline_small"}
 SIZE, EPOCHS = 64, 8
+THREADS = max(1, (os.cpu_count() or 2) // len(NETWORKS))
 
 
 def main() -> None:
     """Train, test, and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=900, help="training steps of each network")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each network")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
     args = parser.parse_args()
-    # What Lightning and PyTorch say to each other is nothing to the reader of a table.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
     started = time.perf_counter()
     shutil.rmtree(args.output, ignore_errors=True)
     args.output.mkdir(parents=True)
 
     data = make_data(args)
-    rows = untrained_rows(data, args.seed)
-    tasks = {}
-    for label, network in NETWORKS.items():
-        print(f"\n{label}: {args.steps} steps of {data.batch_size} episodes on {data.source.split('train').name}")
-        tasks[label], row = train_and_test(label, network, data, args)
-        rows.append(row)
-    draw(tasks["DPCN"].model, data, args.output)
+    print(f"training {' and '.join(NETWORKS)}, side by side, on {data.pictures('train').name}", flush=True)
+    # Two small networks use two cores better side by side than each of them uses both.
+    with ProcessPoolExecutor(len(NETWORKS), mp_context=get_context("spawn")) as pool:
+        trainings = [pool.submit(train_and_test, label, args) for label in NETWORKS]
+        rows = untrained_rows(data, args.seed)
+        rows += [training.result() for training in trainings]
+    draw(load_model(args.output / "DPCN" / "last.ckpt"), data, args.output)
     training_curves({label: args.output / label / "metrics.csv" for label in NETWORKS}, args.output / "curves.png")
     report(rows, data, args, time.perf_counter() - started)
 
@@ -73,15 +74,16 @@ def make_data(args: argparse.Namespace) -> EpisodeDataModule:
         val_episodes=min(100, args.test_episodes),
         test_episodes=args.test_episodes,
         seed=args.seed,
-        workers=1,
+        protocol_name="demo",
         train_transform=TestTransform(SIZE),
     )
 
 
 def untrained_rows(data: EpisodeDataModule, seed: int) -> list[dict]:
-    """What needs no training: every object, whatever its class, and the prior mask of random features."""
+    """What needs no training: the true mask of every object, whatever its class, and the prior of random features."""
+    torch.set_num_threads(THREADS)
     seed_everything(seed, verbose=False)
-    pictures, metric = data.source.split("test"), EpisodeIoU()
+    pictures, metric = data.pictures("test"), EpisodeIoU()
     dataset = data.test_dataloader().dataset
     for index in range(len(dataset)):
         spec = dataset.spec(index)
@@ -90,37 +92,56 @@ def untrained_rows(data: EpisodeDataModule, seed: int) -> list[dict]:
     objects = metric.compute()
     miou, threshold = best_prior_threshold(build_model("dpcn_small").eval(), data.test_dataloader())
     return [
-        {"row": "every object, whatever its class", "miou": objects.miou.item(), "fb_iou": objects.fb_iou.item()},
         {"row": f"untrained prior mask, best threshold {threshold:.2f}", "miou": miou},
+        {"row": "true mask of every object", "miou": objects.miou.item(), "fb_iou": objects.fb_iou.item()},
     ]
 
 
-def train_and_test(
-    label: str, network: str, data: EpisodeDataModule, args: argparse.Namespace
-) -> tuple[FewShotTask, dict]:
+class EpochLines(Callback):
+    """One line an epoch: two progress bars would write over each other."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def on_train_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
+        """Print loss and validation score."""
+        seen = trainer.callback_metrics
+        print(
+            f"{self.label:<9} step {trainer.global_step:>5}  loss {seen['train/loss_epoch']:.3f}  "
+            f"validation mIoU {100 * seen['val/miou']:.1f} %",
+            flush=True,
+        )
+
+
+def train_and_test(label: str, args: argparse.Namespace) -> dict:
     """Train a network from scratch and score its last state: validation classes are the test's, so none is picked."""
+    # What Lightning and PyTorch say to each other is nothing to the reader of a table.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    torch.set_num_threads(THREADS)
     seed_everything(args.seed, verbose=False)
-    task = FewShotTask(build_model(network), schedule="adamw_one_cycle", lr=3e-3)
+    data = make_data(args)
+    task = FewShotTask(build_model(NETWORKS[label]), schedule="adamw_one_cycle", lr=3e-3)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
         logger=CSVLogger(args.output, name=label, version=""),
         callbacks=[
             ModelCheckpoint(args.output / label, filename="last", enable_version_counter=False),
-            TQDMProgressBar(refresh_rate=10),
+            EpochLines(label),
         ],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        enable_progress_bar=False,
         log_every_n_steps=10,
     )
     started = time.perf_counter()
     trainer.fit(task, data)
     seconds = time.perf_counter() - started
     trainer.test(task, data, verbose=False)
-    score = task.test_score
-    names = data.source.split("test").class_names
-    return task, {
+    score, names = task.test_score, data.pictures("test").class_names
+    return {
         "row": f"{label}, {trainer.global_step} steps",
         "miou": score.miou.item(),
         "fb_iou": score.fb_iou.item(),
@@ -133,14 +154,14 @@ def train_and_test(
 @torch.no_grad()
 def draw(model: torch.nn.Module, data: EpisodeDataModule, output: Path) -> None:
     """Three test episodes, the first ones of three classes: nothing is picked by how it looks."""
-    episodes, names = {}, data.source.split("test").class_names
+    episodes, names = {}, data.pictures("test").class_names
     for episode in data.test_dataloader().dataset:
         episodes.setdefault(episode.class_id, episode)
         if len(episodes) == 3:
             break
     rows = []
     for class_id, episode in episodes.items():
-        prediction = model.eval()(episode.query_image[None], episode.support_images[None], episode.support_masks[None])
+        prediction = model(episode.query_image[None], episode.support_images[None], episode.support_masks[None])
         rows.append(
             EpisodePicture(
                 support_image=denormalise(episode.support_images[0]),
@@ -174,7 +195,7 @@ def report(rows: list[dict], data: EpisodeDataModule, args: argparse.Namespace, 
         "seconds": round(seconds),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
+        "threads_per_network": THREADS,
     }
     (args.output / "result.json").write_text(json.dumps(result, indent=1))
     print(f"{seconds:.0f} s; {args.output}: result.json, episodes.png, curves.png, and a checkpoint of each network")

@@ -46,6 +46,7 @@ data = EpisodeDataModule(
     test_episodes=args.test_episodes,
     train_transform=train_transform,
     workers=args.workers,
+    protocol_name="example",
 )
 model = build_model(args.network, weights=args.weights)
 pretrained = args.weights is not None
@@ -53,7 +54,7 @@ task = FewShotTask(model, schedule="sgd_poly" if pretrained else "adamw_one_cycl
 trainer = Trainer(max_epochs=1, default_root_dir="runs/train_dpcn", use_distributed_sampler=False)
 trainer.fit(task, data)
 trainer.test(task, data, verbose=False)
-names = source.split("test").class_names
+names = data.pictures("test").class_names
 for class_id, iou in task.test_score.class_iou.items():
     print(f"{names[class_id]:<16} {100 * iou:5.1f}")
 print(f"mIoU {100 * task.test_score.miou:.1f}, FB-IoU {100 * task.test_score.fb_iou:.1f}; {data.protocol()}")

@@ -28,7 +28,7 @@ def test_modules_prints_every_shape(tmp_path):
 
 def test_train_dpcn_prints_the_score_and_its_protocol(tmp_path):
     printed = run(ROOT / "examples" / "train_dpcn.py", "--steps=4", "--test-episodes=10", folder=tmp_path)
-    assert re.search(r"mIoU \d+\.\d, FB-IoU \d+\.\d; shapes fold 0 test", printed)
+    assert re.search(r"mIoU \d+\.\d, FB-IoU \d+\.\d; example: shapes fold 0 test", printed)
 
 
 @pytest.mark.real_data
@@ -36,7 +36,7 @@ def test_train_dpcn_takes_a_voc_folder(tmp_path, real_data):
     classes = ["cat", "cow", "chair", "dog", "horse", "person", "sheep", "sofa"]
     arguments = [f"--voc={real_data / 'voc2012_subset'}", "--fold=2", "--steps=2", "--test-episodes=4", "--size=65"]
     printed = run(ROOT / "examples" / "train_dpcn.py", *arguments, "--classes", *classes, folder=tmp_path)
-    assert "pascal5i fold 2 test" in printed
+    assert "example: pascal5i fold 2 test" in printed
 
 
 def test_segment_my_pictures_writes_mask_and_overlay(tmp_path):
@@ -51,12 +51,12 @@ def test_the_demo_writes_what_it_says(tmp_path):
     demo = tmp_path / "runs" / "demo"
     result = json.loads((demo / "result.json").read_text())
     assert [row["row"] for row in result["rows"]] == [
-        "every object, whatever its class",
-        result["rows"][1]["row"],
+        result["rows"][0]["row"],
+        "true mask of every object",
         "DPCN, 8 steps",
         "baseline, 8 steps",
     ]
-    assert result["rows"][1]["row"].startswith("untrained prior mask")
+    assert result["rows"][0]["row"].startswith("untrained prior mask")
     assert all(0 <= row["miou"] <= 1 for row in result["rows"])
     assert {"episodes.png", "curves.png", "DPCN", "baseline"} <= {path.name for path in demo.iterdir()}
     printed = run(
@@ -88,7 +88,7 @@ def test_recipe_on_real_pictures_fit_test_segment(tmp_path, real_data):
     last = tmp_path / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
     printed = run(*dpcn, "test", *recipe, *short, f"--ckpt_path={last}", folder=tmp_path)
     assert all(
-        word in printed for word in ("dog", "horse", "person", "mIoU", "protocol: pascal5i fold 2 test, val.txt")
+        word in printed for word in ("dog", "horse", "person", "mIoU", "protocol: short: pascal5i fold 2 test, val.txt")
     )
     names = ["2007_001763", "2007_002268"]
     supports = [voc / "JPEGImages" / f"{name}.jpg" for name in names]

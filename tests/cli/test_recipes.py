@@ -46,7 +46,7 @@ def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
     printed = capsys.readouterr().out
     assert all(
         word in printed
-        for word in ("ring", "letter_E", "mIoU", "FB-IoU", "protocol: shapes fold 0 test (picture_size 32")
+        for word in ("ring", "letter_E", "mIoU", "FB-IoU", "protocol: shapes: shapes fold 0 test (picture_size 32")
     )
     result = json.loads((here / "runs" / "dpcn" / "version_1" / "test.json").read_text())
     assert result["protocol"]["episodes"] == 6

@@ -28,13 +28,14 @@ def test_logits_must_be_square():
 
 
 def test_a_protocol_has_an_id_that_depends_on_every_field():
-    protocol = Protocol(data="d", classes=("a", "b"), shot=1, episodes=10, seed=0, draw="class", size=64)
+    protocol = Protocol(name="p", data="d", classes=("a", "b"), shot=1, episodes=10, seed=0, draw="class", size=64)
     assert protocol.id == dataclasses.replace(protocol).id == "74f058"
+    assert dataclasses.replace(protocol, name="q").id == protocol.id
     changes = {"data": "e", "classes": ("a",), "shot": 5, "episodes": 9, "seed": 1, "draw": "image", "size": 65}
     ids = {dataclasses.replace(protocol, **{field: value}).id for field, value in changes.items()}
     assert len(ids | {protocol.id}) == len(changes) + 1
     assert str(protocol) == (
-        f"d, 2 classes, 1-shot, 10 episodes, seed 0, drawn by class, seen at 64 px, scored at original size "
+        f"p: d, 2 classes, 1-shot, 10 episodes, seed 0, drawn by class, seen at 64 px, scored at original size "
         f"[{protocol.id}]"
     )
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from dpcn_modules import __version__
+from dpcn_modules._checks import require
 
 EXPECTED_ERRORS = (ValueError, TypeError, FileNotFoundError, ModuleNotFoundError, ConnectionError, FloatingPointError)
 
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     # Lightning's command line has a parser of its own, and takes seconds to import.
     if argv and argv[0] in ("fit", "test"):
+        require("lightning", "torchmetrics", "jsonargparse", extra="train")
         from dpcn_modules.cli import recipes
 
         recipes.run(argv[0], argv[1:])

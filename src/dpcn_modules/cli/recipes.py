@@ -67,7 +67,7 @@ class RecipeCLI(LightningCLI):
         protocol: Protocol = self.datamodule.protocol()
         if not self.trainer.is_global_zero:
             return
-        names = self.datamodule.source.split("test").class_names
+        names = self.datamodule.pictures("test").class_names
         print(score_table(score, names))
         print(f"protocol: {protocol}")
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)

@@ -97,7 +97,8 @@ class Pascal5i:
             held_out = pascal_classes(self.fold, "test").keys()
             used = [i for i, area in enumerate(areas) if held_out.isdisjoint(area)]
             files, areas = [files[i] for i in used], [areas[i] for i in used]
-        name = f"pascal5i fold {self.fold} {split}, {list_path.name} ({len(files)} pictures)"
+        rules = f"area >= {self.min_area} px" + (f", held-out classes: {self.novel}" if split == "train" else "")
+        name = f"pascal5i fold {self.fold} {split}, {list_path.name} ({len(files)} pictures, {rules})"
         return FilePictures(name, class_names, files, areas, min_area=self.min_area)
 
     def _find_masks(self, mask_folder: str | None) -> Path:

@@ -12,6 +12,7 @@ from dpcn_modules.data import (
     EpisodeDataset,
     EpisodeSampler,
     FoldedData,
+    PictureSource,
     Split,
     TestTransform,
     TrainTransform,
@@ -42,6 +43,7 @@ class EpisodeDataModule(LightningDataModule):
         draw: "class" (a class, then its pictures; HSNet, CANet) or "image" (a picture, then one of its classes,
             however small; PFENet).
         workers: loader processes; episodes do not depend on it.
+        protocol_name: what the test's protocol is called; a label.
         train_transform: from picture and mask to the network's input; None: PFENet's augmentation.
 
     Raises:
@@ -63,6 +65,7 @@ class EpisodeDataModule(LightningDataModule):
         test_seed: int = 0,
         draw: Draw = "class",
         workers: int = 0,
+        protocol_name: str = "unnamed",
         train_transform: Transform | None = None,
     ) -> None:
         super().__init__()
@@ -78,7 +81,9 @@ class EpisodeDataModule(LightningDataModule):
         self.test_seed = test_seed
         self.draw: Draw = draw
         self.workers = workers
+        self.protocol_name = protocol_name
         self.train_transform = train_transform or TrainTransform(size)
+        self._pictures: dict[Split, PictureSource] = {}
 
     def train_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the training classes, new ones each epoch."""
@@ -92,10 +97,17 @@ class EpisodeDataModule(LightningDataModule):
         """Episodes of the held-out classes, the same ones each time."""
         return self._loader("test", self.test_episodes, self.test_seed, self.test_batch_size)
 
+    def pictures(self, split: Split) -> PictureSource:
+        """The pictures of a split, read once."""
+        if split not in self._pictures:
+            self._pictures[split] = self.source.split(split)
+        return self._pictures[split]
+
     def protocol(self) -> Protocol:
         """How a test of this data is made."""
-        pictures = self.source.split("test")
+        pictures = self.pictures("test")
         return Protocol(
+            name=self.protocol_name,
             data=pictures.name,
             classes=tuple(pictures.class_names.values()),
             shot=self.shot,
@@ -108,7 +120,7 @@ class EpisodeDataModule(LightningDataModule):
     def _loader(self, split: Split, episodes: int, seed: int, batch_size: int) -> DataLoader[Episode]:
         training = split == "train"
         dataset = EpisodeDataset(
-            self.source.split(split),
+            self.pictures(split),
             shot=self.shot,
             episodes=episodes,
             seed=seed,
