@@ -41,7 +41,7 @@ THREADS = max(1, (os.cpu_count() or 2) // len(NETWORKS))
 def main() -> None:
     """Train, test, and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000, help="training steps of each network")
+    parser.add_argument("--steps", type=int, default=1300, help="training steps of each network")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
     parser.add_argument("--seed", type=int, default=0)
