@@ -125,6 +125,7 @@ def train_and_test(label: str, args: argparse.Namespace) -> dict:
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
+        gradient_clip_val=1.0,
         logger=CSVLogger(args.output, name=label, version=""),
         callbacks=[
             ModelCheckpoint(args.output / label, filename="last", enable_version_counter=False),

@@ -63,7 +63,7 @@ def test_splits_offer_disjoint_classes(voc: Path, fold: int) -> None:
 
 def test_split_indexes_what_the_masks_hold(voc: Path) -> None:
     source = Pascal5i(voc, 1, min_area=300).split("train")
-    assert source.name == "pascal5i fold 1 train, trainaug.txt (60 pictures)"
+    assert source.name == "pascal5i fold 1 train, trainaug.txt (60 pictures, area >= 300 px, held-out classes: keep)"
     for picture in source.pictures:
         present = classes_in(voc, source, picture) & set(source.class_names)
         assert set(source.classes_of(picture)) == present
