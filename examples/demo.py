@@ -4,7 +4,7 @@ Trains `dpcn_small` and the baseline (the same network without SAM, FFM and DCM)
 steps on fold 0, tests both on the same episodes of the held-out classes, beside two references that need no training,
 and writes to runs/demo: the table as JSON, a picture of three episodes, the training curves, and the checkpoints.
 
-    python examples/demo.py            # about 8 minutes on 2 cores
+    python examples/demo.py            # about 7 minutes on 2 cores
     python examples/demo.py --steps 20 # only to see that everything works
 """
 
@@ -41,7 +41,7 @@ THREADS = max(1, (os.cpu_count() or 2) // len(NETWORKS))
 def main() -> None:
     """Train, test, and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1300, help="training steps of each network")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each network")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
     parser.add_argument("--seed", type=int, default=0)
