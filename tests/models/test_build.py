@@ -39,7 +39,7 @@ def test_load_model_builds_what_was_saved(tmp_path):
 
 def test_load_model_needs_no_pretrained_weights_but_keeps_what_they_decided(tmp_path):
     source = build_model("baseline_small", trainable="layer4", frozen_norm=True)
-    source.recipe = {"name": "baseline_small", "weights": "gone.pt"}
+    source.recipe = {"name": "baseline_small", "weights": "gone.pt", "trainable": None}
     loaded = load_model(save(source, tmp_path / "a.ckpt"))
     assert loaded.backbone.trainable == "layer4"
     assert loaded.backbone.frozen_norm

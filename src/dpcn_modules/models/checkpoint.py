@@ -44,8 +44,8 @@ def load_model(checkpoint: str | Path) -> DPCN:
     recipe = dict(content.recipe)
     # The checkpoint holds the backbone too, so its pretrained weights need not be at hand; what they decide stays.
     if recipe.pop("weights", None) is not None:
-        recipe.setdefault("trainable", "layer4")
-        recipe.setdefault("frozen_norm", True)
+        for field, decided in (("trainable", "layer4"), ("frozen_norm", True)):
+            recipe[field] = decided if recipe.get(field) is None else recipe[field]
     model = build_model(**recipe)
     check_entries(model, content.parameters, argument="checkpoint", source=str(checkpoint))
     model.load_state_dict(content.parameters)
