@@ -14,7 +14,8 @@ from dpcn_modules.data.images import VOID, ImageLike, as_image, as_mask, binary_
 from dpcn_modules.data.transforms import TestTransform
 from dpcn_modules.evaluation import logits_at_original_size
 from dpcn_modules.interface import SupportFeatures
-from dpcn_modules.models import DPCN, load_model, read_checkpoint
+from dpcn_modules.models import DPCN, read_checkpoint
+from dpcn_modules.models.checkpoint import restore_model
 
 _FIELD_SIZE = 473  # the square that the field trains and tests at
 
@@ -67,9 +68,10 @@ class FewShotSegmenter:
             FileNotFoundError: there is no such file.
             ValueError: the file is no checkpoint of this library, or as above.
         """
-        model = load_model(checkpoint)
+        content = read_checkpoint(checkpoint)
+        model = restore_model(content, source=str(checkpoint))
         if size is None:
-            size = read_checkpoint(checkpoint).size or _FIELD_SIZE
+            size = content.size or _FIELD_SIZE
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model, size=size, device=device)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data.episode_helpers import episodes_of, same_episode
 from torch.utils.data import DataLoader
 
 from dpcn_modules.data.episodes import (
@@ -16,18 +17,6 @@ from dpcn_modules.data.episodes import (
 from dpcn_modules.data.pascal import Pascal5i
 from dpcn_modules.data.source import PictureSource
 from dpcn_modules.data.transforms import TestTransform, TrainTransform
-
-
-def episodes_of(source: PictureSource, **changes: object) -> EpisodeDataset:
-    settings = {"shot": 2, "episodes": 6, "seed": 3, "transform": TrainTransform(size=32), **changes}
-    return EpisodeDataset(source, **settings)  # type: ignore[arg-type]
-
-
-def same_episode(first: Episode, second: Episode) -> bool:
-    return all(
-        torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-        for one, other in zip(first, second, strict=True)
-    )
 
 
 def load_epoch(dataset: EpisodeDataset, workers: int, epoch: int = 1) -> list[Episode]:

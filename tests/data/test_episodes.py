@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from data.episode_helpers import episodes_of, same_episode
 
 from dpcn_modules.data.episodes import (
-    Episode,
-    EpisodeDataset,
     collate_episodes,
     draw_episode,
     target_mask,
@@ -16,19 +15,7 @@ from dpcn_modules.data.episodes import (
 from dpcn_modules.data.folder import ClassFolders
 from dpcn_modules.data.pascal import Pascal5i
 from dpcn_modules.data.source import PictureSource
-from dpcn_modules.data.transforms import TestTransform, TrainTransform
-
-
-def episodes_of(source: PictureSource, **changes: object) -> EpisodeDataset:
-    settings = {"shot": 2, "episodes": 6, "seed": 3, "transform": TrainTransform(size=32), **changes}
-    return EpisodeDataset(source, **settings)  # type: ignore[arg-type]
-
-
-def same_episode(first: Episode, second: Episode) -> bool:
-    return all(
-        torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-        for one, other in zip(first, second, strict=True)
-    )
+from dpcn_modules.data.transforms import TestTransform
 
 
 @pytest.mark.parametrize("draw", ["class", "image"])

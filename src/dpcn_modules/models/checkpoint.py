@@ -40,14 +40,29 @@ def load_model(checkpoint: str | Path) -> DPCN:
         FileNotFoundError: there is no such file.
         ValueError: the file is no checkpoint of this library, or holds another network's parameters.
     """
-    content = read_checkpoint(checkpoint)
+    return restore_model(read_checkpoint(checkpoint), source=str(checkpoint))
+
+
+def restore_model(content: Checkpoint, *, source: str) -> DPCN:
+    """Build the network of a checkpoint that has been read.
+
+    Args:
+        content: as :func:`read_checkpoint` gives it.
+        source: its file, for the message.
+
+    Returns:
+        The network, in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: it holds another network's parameters.
+    """
     recipe = dict(content.recipe)
     # The checkpoint holds the backbone too, so its pretrained weights need not be at hand; what they decide stays.
     if recipe.pop("weights", None) is not None:
         for field, decided in (("trainable", "layer4"), ("frozen_norm", True)):
             recipe[field] = decided if recipe.get(field) is None else recipe[field]
     model = build_model(**recipe)
-    check_entries(model, content.parameters, argument="checkpoint", source=str(checkpoint))
+    check_entries(model, content.parameters, argument="checkpoint", source=source)
     model.load_state_dict(content.parameters)
     return model.eval()
 
