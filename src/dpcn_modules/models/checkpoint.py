@@ -80,8 +80,11 @@ def read_checkpoint(checkpoint: str | Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"``checkpoint``: {path} cannot be read ({reason}); it may be truncated.") from error
+        # PyTorch's own words advise to load without weights_only, which could run code from the file.
+        raise ValueError(
+            f"``checkpoint``: {path} cannot be read as a checkpoint: it is truncated, or another kind of file; "
+            f"`dpcn fit` writes best.ckpt and last.ckpt."
+        ) from error
     if not isinstance(content, dict) or not content.get("recipe") or "state_dict" not in content:
         raise ValueError(
             f"``checkpoint``: expected a file that `dpcn fit` wrote, with the recipe to build its network, got {path}; "
