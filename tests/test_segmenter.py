@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dpcn_modules.data.boxes import annotate
 from dpcn_modules.data.episodes import target_mask
 from dpcn_modules.data.images import load_image, load_mask
 from dpcn_modules.data.transforms import TestTransform
@@ -165,6 +166,30 @@ def test_class_id_takes_one_class_of_a_mask_of_class_ids(segmenter: FewShotSegme
     binary[-1] = 255
     segmenter.set_support(picture(), binary)
     assert torch.equal(segmenter.probability(picture()), by_class)
+
+
+@pytest.mark.parametrize("annotation", ["box", "class_box"])
+@pytest.mark.parametrize("class_id", [None, 15])
+def test_annotation_turns_precise_masks_into_boxes(
+    segmenter: FewShotSegmenter, annotation: str, class_id: int | None
+) -> None:
+    precise = mask()
+    precise[30:40, 10:50] = torch.eye(10, 40, dtype=torch.uint8)
+    segmenter.set_support(picture(), precise)
+    by_mask = segmenter.probability(picture())
+    segmenter.set_support(picture(), precise * (class_id or 1), class_id=class_id, annotation=annotation)
+    by_box = segmenter.probability(picture())
+    segmenter.set_support(picture(), annotate(precise, annotation))
+    assert torch.equal(by_box, segmenter.probability(picture()))
+    assert not torch.equal(by_box, by_mask)
+
+
+def test_unknown_annotation_is_named_and_keeps_the_support(segmenter: FewShotSegmenter) -> None:
+    segmenter.set_support(picture(), mask())
+    before = segmenter.probability(picture())
+    with pytest.raises(ValueError, match=r"``annotation``: .* got 'bbox'\. Did you mean 'box'\?"):
+        segmenter.set_support(picture(seed=1), mask(), annotation="bbox")
+    assert torch.equal(segmenter.probability(picture()), before)
 
 
 @pytest.mark.parametrize("class_id", [8, 0, 255, 300])

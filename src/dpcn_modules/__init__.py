@@ -15,7 +15,8 @@ from dpcn_modules.modules import (
 )
 
 if TYPE_CHECKING:
-    from dpcn_modules.models import DPCN, build_model, load_model
+    from dpcn_modules.adapters import add_dcm, remove_dcm
+    from dpcn_modules.models import DPCN, CANet, PANet, PFENet, build_model, load_model
     from dpcn_modules.segmenter import FewShotSegmenter
 
 __version__ = "0.1.0"
@@ -25,19 +26,29 @@ __all__ = [
     "DPCN",
     "FFM",
     "SAM",
+    "CANet",
     "DCMInteraction",
     "DynamicConvolutionModule",
     "FeatureFilteringModule",
     "FewShotSegmenter",
+    "PANet",
+    "PFENet",
     "Prediction",
     "SupportActivationModule",
+    "add_dcm",
     "build_model",
     "load_model",
+    "remove_dcm",
 ]
 
 # torchvision takes longer to import than everything else here; who wants one module need not wait for it.
 _LAZY = {
+    "CANet": "dpcn_modules.models",
     "DPCN": "dpcn_modules.models",
+    "PANet": "dpcn_modules.models",
+    "PFENet": "dpcn_modules.models",
+    "add_dcm": "dpcn_modules.adapters",
+    "remove_dcm": "dpcn_modules.adapters",
     "build_model": "dpcn_modules.models",
     "load_model": "dpcn_modules.models",
     "FewShotSegmenter": "dpcn_modules.segmenter",

@@ -1,6 +1,6 @@
 """What every network gives and takes, so that training and evaluation need no network by name."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -41,16 +41,17 @@ class SupportFeatures(NamedTuple):
     """What a support set says of its class, made once and used on many queries.
 
     Attributes:
-        high: high-level features, ``(B, K, C_h, H, W)``.
-        mask: masks at feature size, ``(B, K, H, W)`` in {0, 1}.
-        prototype: ``(B, C)``.
+        prototype: ``(B, C)``; CANet's, one for each shot, ``(B, K, C)``; PANet's, of background and foreground,
+            ``(B, 2, C)``.
         kernels: dynamic kernels by branch, each ``(B, C, kh, kw)``; empty without DCM.
+        high: high-level features, ``(B, K, C_h, H, W)``; None where a network does not look at them again.
+        mask: masks at feature size, ``(B, K, H, W)`` in {0, 1}; likewise.
     """
 
-    high: Tensor
-    mask: Tensor
     prototype: Tensor
     kernels: tuple[Tensor, ...] = ()
+    high: Tensor | None = None
+    mask: Tensor | None = None
 
 
 class FewShotModel(Protocol):
@@ -58,4 +59,23 @@ class FewShotModel(Protocol):
 
     def __call__(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
         """``(B, 3, Hi, Wi)``, ``(B, K, 3, Hi, Wi)`` and ``(B, K, Hi, Wi)`` in {0, 1, 255}."""
+        ...
+
+
+class TwoDoorModel(FewShotModel, Protocol):
+    """A network whose forward can also be walked in steps, so that what is encoded once serves many times.
+
+    What it keeps of a support set is its own affair: `decode` reads what `encode_support` wrote.
+    """
+
+    def encode_image(self, image: Tensor) -> ImageFeatures:
+        """``(B, 3, Hi, Wi)`` or ``(B, K, 3, Hi, Wi)`` to features."""
+        ...
+
+    def encode_support(self, support: ImageFeatures, support_masks: Tensor) -> Any:
+        """Features with the axis K, and masks ``(B, K, Hi, Wi)`` in {0, 1, 255}, to what the network keeps of them."""
+        ...
+
+    def decode(self, query: ImageFeatures, support: Any, size: tuple[int, int]) -> Prediction:
+        """Features of ``B`` queries and ``B`` encoded supports to logits ``(B, 2, *size)``."""
         ...

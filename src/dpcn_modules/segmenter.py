@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpcn_modules.data.boxes import Annotation, annotate
 from dpcn_modules.data.episodes import target_mask
 from dpcn_modules.data.images import VOID, ImageLike, as_image, as_mask, binary_mask, check_same_size
 from dpcn_modules.data.transforms import TestTransform
 from dpcn_modules.evaluation import logits_at_original_size
 from dpcn_modules.interface import SupportFeatures
-from dpcn_modules.models import DPCN, read_checkpoint
+from dpcn_modules.models import FewShotNetwork, read_checkpoint
 from dpcn_modules.models.checkpoint import restore_model
 
 _FIELD_SIZE = 473  # the square that the field trains and tests at
@@ -46,7 +47,9 @@ class FewShotSegmenter:
         torch.Size([100, 70])
     """
 
-    def __init__(self, model: DPCN, *, size: int = _FIELD_SIZE, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self, model: FewShotNetwork, *, size: int = _FIELD_SIZE, device: str | torch.device | None = None
+    ) -> None:
         self._transform = TestTransform(size)
         self.size = size
         self.device = next(model.parameters()).device if device is None else _present(torch.device(device))
@@ -82,6 +85,7 @@ class FewShotSegmenter:
         masks: ImageLike | Iterable[ImageLike],
         *,
         class_id: int | None = None,
+        annotation: Annotation = "mask",
     ) -> None:
         """Show what to segment. Replaces the support that was set before; an error leaves that as it was.
 
@@ -91,12 +95,17 @@ class FewShotSegmenter:
             masks: as many masks, each of its picture's size: a path, a PIL picture, or an array or tensor ``(H, W)``.
                 1 is the object, 0 background, 255 void; without a 1, 255 is the object (a black and white mask).
             class_id: where the masks hold class ids (PASCAL VOC's palette PNGs), the id of the object.
+            annotation: turns precise masks into boxes, to try how well boxes would do: "mask" leaves them, "box" fills
+                the box of each connected object, "class_box" the one around all. A box that was drawn as a filled
+                rectangle is a mask like any other and needs no setting.
 
         Raises:
             FileNotFoundError: there is no such file.
+            ModuleNotFoundError: "box" without scipy.
             TypeError: a picture or mask is none of these kinds.
             ValueError: no support, another number of masks than pictures, a picture and a mask of different size, a
-                picture or mask that cannot be read, mask values other than the above, or a mask without ``class_id``.
+                picture or mask that cannot be read, mask values other than the above, a mask without ``class_id``, or
+                an unknown ``annotation``.
 
         Note:
             A mask without foreground is allowed. Its shot then shows nothing of the object; if no shot shows
@@ -109,7 +118,7 @@ class FewShotSegmenter:
                 f"images and {len(truths)} masks; several go in as two lists in the same order."
             )
         pairs = [
-            self._transform(*_read_pair(image, mask, number, class_id))
+            self._transform(*_read_pair(image, mask, number, class_id, annotation))
             for number, (image, mask) in enumerate(zip(pictures, truths, strict=True), 1)
         ]
         support_images = torch.stack([image for image, _ in pairs]).unsqueeze(0)  # 1 K 3 S S
@@ -164,18 +173,20 @@ class FewShotSegmenter:
         return logits.softmax(0)[1].cpu()
 
 
-def _read_pair(image: ImageLike, mask: ImageLike, number: int, class_id: int | None) -> tuple[Tensor, Tensor]:
+def _read_pair(
+    image: ImageLike, mask: ImageLike, number: int, class_id: int | None, annotation: Annotation
+) -> tuple[Tensor, Tensor]:
     """A support picture ``(3, H, W)`` and its mask ``(H, W)`` in {0, 1, 255}, both uint8."""
     image_name, mask_name = _name(image, f"support image {number}"), _name(mask, f"support mask {number}")
     picture, values = as_image(image, image_name), as_mask(mask, mask_name)
     height, width = picture.shape[-2:]
     check_same_size((height, width), (values.shape[0], values.shape[1]), image_name=image_name, mask_name=mask_name)
     if class_id is None:
-        return picture, binary_mask(values, mask_name)
+        return picture, annotate(binary_mask(values, mask_name), annotation)
     there = [value for value in range(1, VOID) if bool((values == value).any())]
     if class_id not in there:
         raise ValueError(f"{mask_name}: expected pixels of ``class_id`` {class_id}, got only the class ids {there}.")
-    return picture, target_mask(values, class_id)
+    return picture, annotate(target_mask(values, class_id), annotation)
 
 
 def _name(picture: ImageLike, otherwise: str) -> str:

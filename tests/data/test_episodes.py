@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from data.episode_helpers import episodes_of, same_episode
+from torch import Tensor
 
+from dpcn_modules.data.boxes import annotate
 from dpcn_modules.data.episodes import (
     collate_episodes,
     draw_episode,
@@ -14,8 +16,9 @@ from dpcn_modules.data.episodes import (
 )
 from dpcn_modules.data.folder import ClassFolders
 from dpcn_modules.data.pascal import Pascal5i
+from dpcn_modules.data.shapes import Shapes
 from dpcn_modules.data.source import PictureSource
-from dpcn_modules.data.transforms import TestTransform
+from dpcn_modules.data.transforms import TestTransform, TrainTransform
 
 
 @pytest.mark.parametrize("draw", ["class", "image"])
@@ -156,6 +159,67 @@ def test_making_an_episode_does_not_seed_the_accelerators(
     assert seeded == [1]
 
 
+@pytest.mark.parametrize("annotation", ["box", "class_box"])
+@pytest.mark.parametrize("shot", [1, 5])
+def test_annotation_makes_support_masks_boxes_and_changes_nothing_else(annotation: str, shot: int) -> None:
+    settings = {"shot": shot, "transform": TestTransform(64), "original_query_mask": True}
+    pictures = Shapes(0, picture_size=64).split("test")
+    precise = episodes_of(pictures, **settings)
+    annotated = episodes_of(pictures, **settings, annotation=annotation)
+    for expected, episode in zip(precise, annotated, strict=True):
+        boxes = [annotate(mask, annotation) for mask in expected.support_masks]  # type: ignore[arg-type]
+        assert torch.equal(episode.support_masks, torch.stack(boxes))
+        assert not torch.equal(episode.support_masks, expected.support_masks)
+        assert same_episode(episode._replace(support_masks=expected.support_masks), expected)
+
+
+def test_boxes_are_drawn_before_the_transform_cuts() -> None:
+    def corner(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return image[:, :32, :32].float(), mask[:32, :32].long()
+
+    pictures = Shapes(0, picture_size=64).split("test")
+    whole = episodes_of(pictures, transform=TestTransform(64), annotation="box")
+    drawn_after = 0
+    for expected, episode, precise in zip(
+        whole,
+        episodes_of(pictures, transform=corner, annotation="box"),
+        episodes_of(pictures, transform=corner),
+        strict=True,
+    ):
+        assert torch.equal(episode.support_masks, expected.support_masks[:, :32, :32])
+        boxes = torch.stack([annotate(mask, "box") for mask in precise.support_masks])
+        drawn_after += torch.equal(episode.support_masks, boxes)
+    assert drawn_after < 6
+
+
+@pytest.mark.parametrize("annotation", ["box", "class_box"])
+def test_every_picture_finds_the_same_random_numbers_whatever_the_annotation(annotation: str) -> None:
+    def numbers(rule: str) -> set[float]:
+        found: set[float] = set()
+        crop = TrainTransform(size=32, min_kept=0.95)
+
+        def transform(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+            found.add(float(torch.rand(())))
+            return crop(image, mask)
+
+        pictures = Shapes(0, picture_size=64).split("train")
+        for _ in episodes_of(pictures, shot=3, transform=transform, annotation=rule):
+            pass
+        return found
+
+    expected = numbers("mask")
+    assert len(expected) == 6 * (1 + 3)
+    assert numbers(annotation) == expected
+
+
+def test_boxes_leave_the_augmented_query_as_it_is() -> None:
+    pictures = Shapes(0, picture_size=64).split("train")
+    for expected, episode in zip(episodes_of(pictures), episodes_of(pictures, annotation="box"), strict=True):
+        assert torch.equal(episode.query_image, expected.query_image)
+        assert torch.equal(episode.query_mask, expected.query_mask)
+        assert not torch.equal(episode.support_masks, expected.support_masks)
+
+
 def test_iterating_gives_one_epoch(source: PictureSource) -> None:
     dataset = episodes_of(source)
     assert [episode.index for episode in dataset] == list(range(6))
@@ -200,6 +264,7 @@ def test_dataset_without_pictures_is_an_error(voc: Path) -> None:
         ({"episodes": 0}, r"``episodes``: expected at least 1, got 0"),
         ({"seed": -1}, r"``seed``: expected at least 0, got -1"),
         ({"draw": "picture"}, r"``draw``: expected one of class, image, got 'picture'"),
+        ({"annotation": "classbox"}, r"``annotation``: .* mask, box, class_box, got 'classbox'\. .* 'class_box'\?"),
     ],
 )
 def test_dataset_rejects_settings_out_of_range(source: PictureSource, changes: dict[str, object], text: str) -> None:

@@ -1,4 +1,4 @@
-"""The task under Lightning: schedules, late parameters, frozen parts, checkpoints, resume, and a loss that breaks."""
+"""The task under Lightning: schedules, late parameters, checkpoints, resume, a loss that breaks, fusion of shots."""
 
 import copy
 import warnings
@@ -9,14 +9,16 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from dpcn_modules.data import Shapes, TestTransform
+from dpcn_modules.evaluation import fuse_shots, logits_at_original_size
+from dpcn_modules.interface import ImageFeatures, Prediction
 from dpcn_modules.models import build_model, load_model
-from dpcn_modules.training import EpisodeDataModule, FewShotTask
+from dpcn_modules.training import EpisodeDataModule, EpisodeIoU, FewShotTask
 
 
-def make_data(**settings):
+def make_data(picture_size=32, **settings):
     settings = {"episodes_per_epoch": 8, "val_episodes": 4, "test_episodes": 6} | settings
     return EpisodeDataModule(
-        Shapes(0, picture_size=32),
+        Shapes(0, picture_size=picture_size),
         size=32,
         batch_size=4,
         test_batch_size=2,
@@ -50,20 +52,23 @@ def _quiet():
 
 
 class Rates(Callback):
-    """Notes the learning rate of every step."""
+    """Notes the learning rate of every step, of the group of parameters asked for."""
 
-    def __init__(self):
+    def __init__(self, group=0):
+        self.group = group
         self.rates = []
 
     def on_train_batch_start(self, trainer, *_):
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.rates.append(trainer.optimizers[0].param_groups[self.group]["lr"])
 
 
 def test_the_poly_schedule_falls_every_step(tmp_path):
     rates = Rates()
     task = FewShotTask(build_model("baseline_small"), lr=0.01, lr_multiplier=10)
-    make_trainer(tmp_path, callbacks=[rates], limit_val_batches=0).fit(task, make_data())
+    trainer = make_trainer(tmp_path, callbacks=[rates], limit_val_batches=0)
+    trainer.fit(task, make_data())
     torch.testing.assert_close(rates.rates, [0.1 * (1 - step / 4) ** 0.9 for step in range(4)])
+    assert len(trainer.optimizers[0].param_groups) == 1
 
 
 def test_one_cycle_rises_and_falls(tmp_path):
@@ -74,9 +79,27 @@ def test_one_cycle_rises_and_falls(tmp_path):
     assert rates.rates[0] < 0.001 > rates.rates[-1]
 
 
+def test_the_step_schedule_falls_twice_with_a_part_at_its_own_rate(tmp_path):
+    others, backbone = Rates(0), Rates(1)
+    task = FewShotTask(
+        build_model("baseline_small"), schedule="sgd_step", lr=0.01, lr_multiplier=2, lr_multipliers={"backbone": 0.1}
+    )
+    trainer = make_trainer(tmp_path, callbacks=[others, backbone], limit_val_batches=0, max_epochs=3)
+    trainer.fit(task, make_data())
+    torch.testing.assert_close(others.rates, [0.02, 0.02, 0.002, 0.002, 0.0002, 0.0002])
+    torch.testing.assert_close(backbone.rates, [rate / 10 for rate in others.rates])
+
+
 def test_an_unknown_schedule_is_named():
-    with pytest.raises(ValueError, match="expected one of sgd_poly, adamw_one_cycle, got 'adam'"):
+    with pytest.raises(
+        ValueError, match="expected one of sgd_poly, sgd_constant, sgd_step, adamw_one_cycle, got 'adam'"
+    ):
         FewShotTask(build_model("baseline_small"), schedule="adam")
+
+
+def test_a_multiplier_of_a_part_that_is_not_there_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"got 'interaction'; the network's are backbone, reduction, decoder"):
+        FewShotTask(build_model("baseline_small"), lr_multipliers={"interaction": 10.0})
 
 
 def test_layer4_starts_late_and_frozen_stages_never(tmp_path):
@@ -120,7 +143,7 @@ def test_training_runs_in_both_precisions(tmp_path, precision):
 
 
 def test_a_checkpoint_builds_its_network_again(tmp_path):
-    task = FewShotTask(build_model("dpcn_small", kernel_size=3))
+    task = FewShotTask(build_model("dpcn_small", kernel_size=3), schedule="sgd_step", lr_multipliers={"backbone": 0.1})
     checkpoint = ModelCheckpoint(tmp_path, filename="last", enable_version_counter=False)
     make_trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(task, make_data())
     loaded = load_model(tmp_path / "last.ckpt")
@@ -178,3 +201,85 @@ def test_a_test_after_training_has_the_same_episodes_as_one_alone(tmp_path):
     trainer.test(task, data, verbose=False)
     assert len(names) == 6
     assert names[:3] == names[3:]
+
+
+def score_of(task, folder, **settings):
+    """The score of a test with pictures that are larger than what the network sees."""
+    make_trainer(folder).test(task, make_data(picture_size=40, **settings), verbose=False)
+    return task.test_score
+
+
+@pytest.fixture
+def eager_model():
+    """A network that finds some foreground, not the same by each shot."""
+    torch.manual_seed(0)
+    model = build_model("dpcn_small")
+    model.decoder.classifier[-1].bias.data = torch.tensor([-0.1, 0.1])
+    return model
+
+
+class BrighterThanTheQuery(torch.nn.Module):
+    """Foreground is where a support is brighter than the query: masks as ragged as the pictures."""
+
+    def encode_image(self, image):
+        return ImageFeatures(image, image)
+
+    def encode_support(self, support, support_masks):
+        return support.mid.mean((1, 2))
+
+    def decode(self, query, support, size):
+        return Prediction(torch.stack([query.mid.mean(1), support], dim=1))
+
+
+@pytest.mark.parametrize("fusion", ["vote", "average", "or"])
+def test_masks_are_fused_at_the_pictures_size(tmp_path, fusion):
+    score = score_of(FewShotTask(BrighterThanTheQuery(), fusion=fusion), tmp_path, shot=3)
+    expected = EpisodeIoU()
+    for batch in make_data(picture_size=40, shot=3).test_dataloader():
+        for i, size in enumerate(batch.query_size.tolist()):
+            query, supports = batch.query_image[i].mean(0), batch.support_images[i].mean(1)
+            shots = [logits_at_original_size(torch.stack([query, support]), size) for support in supports]
+            truth = batch.query_mask[i, : size[0], : size[1]]
+            expected.update(fuse_shots(torch.stack(shots), fusion)[None], truth[None], batch.class_id[i : i + 1])
+    assert 0 < score.miou < 1
+    assert score == expected.compute()
+
+
+def test_the_fusions_of_one_shot_score_as_the_networks_own_forward(tmp_path, eager_model):
+    scores = [score_of(FewShotTask(eager_model, fusion=f), tmp_path) for f in ("concat", "vote", "average", "or")]
+    assert scores[0].miou > 0
+    assert scores[0] == scores[1] == scores[2] == scores[3]
+
+
+def test_the_fusions_of_several_shots_score_differently(tmp_path, eager_model):
+    scores = [
+        score_of(FewShotTask(eager_model, fusion=f), tmp_path, shot=4) for f in ("concat", "vote", "average", "or")
+    ]
+    assert len({float(score.miou) for score in scores}) == 4
+
+
+def test_validation_is_fused_and_training_is_not(tmp_path, eager_model):
+    shots = []
+
+    def note(module, arguments):
+        shots.append(("forward", arguments[1].shape[1]))
+
+    eager_model.register_forward_pre_hook(note)
+    encode = eager_model.encode_support
+    eager_model.encode_support = lambda support, masks: shots.append(("door", masks.shape[1])) or encode(support, masks)
+    task = FewShotTask(eager_model, fusion="vote")
+    trainer = make_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    trainer.fit(task, make_data(shot=2))
+    # The forward encodes two shots at once (and the query in their place, Eq. 13); the fusion each of two alone.
+    assert shots == [("forward", 2), ("door", 2), ("door", 1), ("door", 1), ("door", 1)]
+
+
+def test_an_unknown_fusion_is_named():
+    with pytest.raises(ValueError, match="expected one of concat, vote, average, or, got 'mean'"):
+        FewShotTask(build_model("baseline_small"), fusion="mean")
+
+
+def test_a_fusion_of_a_network_without_doors_is_refused_at_once():
+    with pytest.raises(TypeError, match="got Linear without encode_image, encode_support, decode"):
+        FewShotTask(torch.nn.Linear(1, 1), fusion="vote")
+    assert FewShotTask(torch.nn.Linear(1, 1)).fusion == "concat"

@@ -77,6 +77,7 @@ class RecipeCLI(LightningCLI):
             "fb_iou": score.fb_iou.item(),
             "class_iou": {names[class_id]: iou.item() for class_id, iou in score.class_iou.items()},
             "protocol": dataclasses.asdict(protocol) | {"id": protocol.id},
+            "fusion": self.model.fusion,
             "recipe": self.model.model.recipe,
             "checkpoint": self.config.test.ckpt_path,
         }

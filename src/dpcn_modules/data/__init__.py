@@ -1,5 +1,6 @@
 """Labelled pictures, and the episodes drawn from them."""
 
+from dpcn_modules.data.boxes import Annotation, filled_boxes
 from dpcn_modules.data.episodes import (
     Draw,
     Episode,
@@ -36,6 +37,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "PASCAL_CLASSES",
+    "Annotation",
     "ClassFolders",
     "Draw",
     "Episode",
@@ -57,6 +59,7 @@ __all__ = [
     "collate_episodes",
     "denormalise",
     "draw_episode",
+    "filled_boxes",
     "load_image",
     "load_mask",
     "pascal_classes",

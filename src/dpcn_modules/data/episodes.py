@@ -1,7 +1,7 @@
 """Episodes: which pictures are drawn, and how they become tensors, from (seed, epoch, index) alone."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
 from dpcn_modules._checks import check_choice
+from dpcn_modules.data.boxes import Annotation, annotate
 from dpcn_modules.data.images import VOID
 from dpcn_modules.data.source import PictureSource
 
@@ -92,9 +93,8 @@ def draw_episode(
 class EpisodeDataset(Dataset[Episode]):
     """The episodes of a run, each made from ``(seed, epoch, index)`` alone.
 
-    The item ``epoch * episodes + index`` is an episode of that epoch: both the pictures drawn and every
-    random choice of the transform follow from the seed, so that workers, ranks and a resume change nothing.
-    `EpisodeSampler` gives the indices.
+    The item ``epoch * episodes + index`` (of an `EpisodeSampler`) is an episode of that epoch: the pictures drawn and
+    every random choice of the transform follow from the seed, so that workers, ranks and a resume change nothing.
 
     Args:
         source: the labelled pictures.
@@ -105,6 +105,8 @@ class EpisodeDataset(Dataset[Episode]):
             float32 ``(3, S, S)`` and int64 ``(S, S)``; its random numbers come from torch's global generator.
         draw: "class" or "image", see `draw_episode`.
         original_query_mask: give the query's mask at its own size (testing) instead of transformed.
+        annotation: of the supports: "mask", "box" or "class_box", see `filled_boxes`. Boxes are drawn before the
+            transform, which crops by them; the query stays as it is.
 
     Raises:
         ValueError: there are no pictures, or a class has fewer than ``shot + 1``.
@@ -120,8 +122,10 @@ class EpisodeDataset(Dataset[Episode]):
         transform: Transform,
         draw: Draw = "class",
         original_query_mask: bool = False,
+        annotation: Annotation = "mask",
     ) -> None:
         check_choice("draw", draw, ("class", "image"))
+        check_choice("annotation", annotation, get_args(Annotation))
         for name, value, lowest in (("shot", shot, 1), ("episodes", episodes, 1), ("seed", seed, 0)):
             if value < lowest:
                 raise ValueError(f"``{name}``: expected at least {lowest}, got {value}.")
@@ -134,6 +138,7 @@ class EpisodeDataset(Dataset[Episode]):
         self.transform = transform
         self.draw: Draw = draw
         self.original_query_mask = original_query_mask
+        self.annotation: Annotation = annotation
 
     def __len__(self) -> int:
         """Number of episodes in an epoch."""
@@ -157,7 +162,7 @@ class EpisodeDataset(Dataset[Episode]):
             # torch.manual_seed would seed the accelerators too, and so change the training that calls this.
             torch.default_generator.manual_seed(int(sequence.generate_state(1)[0]))
             query_image, query_mask, original = self._load(query, class_id)
-            loaded = [self._load(support, class_id) for support in supports]
+            loaded = [self._load(support, class_id, self.annotation) for support in supports]
         query_mask = original if self.original_query_mask else query_mask
         return Episode(
             query_image=query_image,
@@ -176,11 +181,11 @@ class EpisodeDataset(Dataset[Episode]):
             raise IndexError(f"episode {item}: expected epoch * {self.episodes} + index, 0 or more.")
         return divmod(item, self.episodes)
 
-    def _load(self, picture: int, class_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _load(self, picture: int, class_id: int, annotation: Annotation = "mask") -> tuple[Tensor, Tensor, Tensor]:
         """The transformed image and target, and the target at its own size."""
         image, mask = self.source.load(picture)
         target = target_mask(mask, class_id)
-        transformed, labels = self.transform(image, target)
+        transformed, labels = self.transform(image, annotate(target, annotation))
         return transformed, labels, target.to(torch.int64)
 
 

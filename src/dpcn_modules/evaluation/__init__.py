@@ -1,7 +1,16 @@
-"""Protocols and scores."""
+"""Protocols, scores and the fusion of shots."""
 
+from dpcn_modules.evaluation.fusion import FUSIONS, Fusion, fuse_shots, one_shot_logits
 from dpcn_modules.evaluation.prior import best_prior_threshold
 from dpcn_modules.evaluation.protocol import Protocol
 from dpcn_modules.evaluation.scoring import logits_at_original_size
 
-__all__ = ["Protocol", "best_prior_threshold", "logits_at_original_size"]
+__all__ = [
+    "FUSIONS",
+    "Fusion",
+    "Protocol",
+    "best_prior_threshold",
+    "fuse_shots",
+    "logits_at_original_size",
+    "one_shot_logits",
+]

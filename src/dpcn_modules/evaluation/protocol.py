@@ -17,6 +17,7 @@ class Protocol:
         seed: of the episodes.
         draw: "class" (a class, then its pictures) or "image" (a picture, then one of its classes).
         size: side of the square that the network sees.
+        annotation: of the supports: "mask", "box" (each connected object) or "class_box" (one around all).
 
     Example:
         >>> scored = dict(data="shapes fold 0 test", classes=("ring",), shot=1, episodes=200, seed=0, draw="class")
@@ -32,16 +33,29 @@ class Protocol:
     seed: int
     draw: str
     size: int
+    # A field that is added later needs a default: what every test did before there was the field.
+    annotation: str = "mask"
 
     @property
     def id(self) -> str:
-        """Six hexadecimal digits of all but the name; the same for the same protocol, on any machine."""
-        deciding = dataclasses.astuple(self)[1:]
-        return hashlib.sha256(repr(deciding).encode()).hexdigest()[:6]
+        """Six hexadecimal digits of all but the name; the same for the same protocol, on any machine.
+
+        A field with a default counts only where it differs from it, so that ids once published stay.
+        """
+        deciding: list[object] = []
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if field.default is dataclasses.MISSING:
+                deciding.append(value)
+            elif value != field.default:
+                deciding.append((field.name, value))
+        return hashlib.sha256(repr(tuple(deciding)).encode()).hexdigest()[:6]
 
     def __str__(self) -> str:
         count = len(self.classes)
+        annotated = "" if self.annotation == "mask" else f", supports annotated by {self.annotation}"
         return (
             f"{self.name}: {self.data}, {count} class{'es' * (count > 1)}, {self.shot}-shot, {self.episodes} episodes, "
-            f"seed {self.seed}, drawn by {self.draw}, seen at {self.size} px, scored at original size [{self.id}]"
+            f"seed {self.seed}, drawn by {self.draw}, seen at {self.size} px{annotated}, scored at original size "
+            f"[{self.id}]"
         )

@@ -5,7 +5,7 @@ from typing import Literal, Self, TypeAlias, get_args
 
 from torch import Tensor, nn
 
-from dpcn_modules._checks import check_choice
+from dpcn_modules._checks import check_choice, check_shapes
 from dpcn_modules.models._weights import load_weights
 
 Features: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -29,7 +29,7 @@ class Backbone(nn.Module):
 
     Shape:
         image: ``(B, 3, Hi, Wi)``, normalised with ImageNet's mean and standard deviation if the weights are
-        ImageNet's.
+        ImageNet's. With ``high=False`` layer4 is left out, and layer3's feature stands in its place.
         Returns: features of layer2, layer3 and layer4, each ``(B, channels[i], H, W)``; the maps of one
         network can differ in size.
     """
@@ -56,6 +56,21 @@ class Backbone(nn.Module):
         self.requires_grad_(trainable == "all")
         self._last_stage().requires_grad_(trainable != "none")
         self.train(self.training)
+
+    def forward(self, image: Tensor, *, high: bool = True) -> Features:
+        """See the class."""
+        check_shapes(image=(image, "B 3 Hi Wi"))
+        layer2, layer3 = self._middle(image)
+        return layer2, layer3, self.last(layer3) if high else layer3
+
+    def last(self, layer3: Tensor) -> Tensor:
+        """layer4 on a feature of layer3; PFENet gives it a masked one."""
+        feat: Tensor = self._last_stage()(layer3)
+        return feat
+
+    def _middle(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of layer2 and layer3."""
+        raise NotImplementedError
 
     def _last_stage(self) -> nn.Module:
         """The layers of layer4."""

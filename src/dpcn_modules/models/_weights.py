@@ -41,7 +41,7 @@ def load_weights(backbone: nn.Module, weights: str | Path, architecture: str | N
             )
         state = read_state_dict(path)
     state = {name: value for name, value in state.items() if not name.startswith(_CLASSIFIER_PREFIXES)}
-    check_entries(backbone, state, argument="weights", source=str(weights))
+    check_entries(backbone.state_dict(), state, argument="weights", source=str(weights))
     backbone.load_state_dict(state)
 
 
@@ -108,16 +108,15 @@ def _download(entry: WeightsEnum) -> Mapping[str, Tensor]:
     return state
 
 
-def check_entries(network: nn.Module, state: Mapping[str, Tensor], *, argument: str, source: str) -> None:
+def check_entries(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, argument: str, source: str) -> None:
     """Raise ValueError, naming the entries, unless a state dict is the network's own.
 
     Args:
-        network: what it is to be loaded into.
+        own: state dict of the network that it is to be loaded into.
         state: tensors by name.
         argument: the name of the argument that brought it, for the message.
         source: its file.
     """
-    own = network.state_dict()
     # Files older than PyTorch 0.4.1 do not count batches, and nothing here depends on that count.
     needed = [name for name in own if not name.endswith("num_batches_tracked")]
     misshaped = [

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
-from dpcn_modules._checks import check_choice, check_shapes
+from dpcn_modules._checks import check_choice
 from dpcn_modules.models._backbone import Backbone, Features, Trainable
 
 __all__ = [
@@ -37,13 +37,14 @@ class ResNetBackbone(Backbone):
         trainable: what learns; None follows the rule of `Backbone`.
         frozen_norm: keep the batch statistics; None follows the rule of `Backbone`. False with frozen
             stages moves their statistics, as PFENet's published training does.
+        deep_stem: PFENet's published ResNet: three 3x3 convolutions (``conv1`` to ``conv3``) in place of the 7x7
+            one. It has pretrained weights of its own, to be given as a file; torchvision's do not fit.
+        early_stride: CANet's published ResNet: layer2 has its stride in the first 1x1 convolution instead of the
+            3x3 one, and the stem's max-pool rounds its size up. torchvision's weights fit, and were used for it.
 
     Shape:
-        ``(B, 3, Hi, Wi)`` to ``(B, 512, H, W)``, ``(B, 1024, H, W)``, ``(B, 2048, H, W)`` with ``H = ceil(Hi / 8)``.
-
-    Note:
-        The stem is torchvision's 7x7 convolution. PFENet's published ResNet has a deep stem of three 3x3
-        convolutions, and weights of its own for it, which do not fit here.
+        ``(B, 3, Hi, Wi)`` to ``(B, 512, H, W)``, ``(B, 1024, H, W)``, ``(B, 2048, H, W)`` with ``H = ceil(Hi / 8)``
+        (one more for some sizes with ``early_stride``).
 
     Example:
         >>> import torch
@@ -61,6 +62,8 @@ class ResNetBackbone(Backbone):
         weights: str | Path | None = None,
         trainable: Trainable | None = None,
         frozen_norm: bool | None = None,
+        deep_stem: bool = False,
+        early_stride: bool = False,
     ) -> None:
         super().__init__()
         check_choice("depth", str(depth), ("50", "101"))
@@ -70,7 +73,16 @@ class ResNetBackbone(Backbone):
         self.layer4: nn.Module = net.layer4
         _dilate(self.layer3, 2)
         _dilate(self.layer4, 4)
-        self._load_and_freeze(weights, f"resnet{depth}", trainable, frozen_norm)
+        self.deep_stem = deep_stem
+        if deep_stem:
+            self.conv1, self.conv2, self.conv3 = _conv(3, 64, 3, stride=2), _conv(64, 64, 3), _conv(64, 128, 3)
+            self.bn2, self.bn3 = nn.BatchNorm2d(64), nn.BatchNorm2d(128)
+            self.layer1[0].conv1, self.layer1[0].downsample[0] = _conv(128, 64, 1), _conv(128, 256, 1)
+        if early_stride:
+            self.maxpool.ceil_mode = True
+            block = self.layer2[0]
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+        self._load_and_freeze(weights, None if deep_stem else f"resnet{depth}", trainable, frozen_norm)
 
     def _last_stage(self) -> nn.Module:
         return self.layer4
@@ -80,14 +92,19 @@ class ResNetBackbone(Backbone):
         self.layer4 = nn.Identity()
         self.channels = (*self.channels[:2], self.channels[1])
 
-    def forward(self, image: Tensor) -> Features:
-        """See the class."""
-        check_shapes(image=(image, "B 3 Hi Wi"))
-        x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
-        layer2 = self.layer2(self.layer1(x))
-        layer3 = self.layer3(layer2)
-        layer4 = self.layer4(layer3)
-        return layer2, layer3, layer4
+    def _middle(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.relu(self.bn1(self.conv1(image)))
+        if self.deep_stem:
+            x = self.relu(self.bn3(self.conv3(self.relu(self.bn2(self.conv2(x))))))
+        layer2 = self.layer2(self.layer1(self.maxpool(x)))
+        return layer2, self.layer3(layer2)
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias that starts as torchvision's do."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
 
 
 def _dilate(stage: nn.Module, dilation: int) -> None:
@@ -112,6 +129,8 @@ class VGGBackbone(Backbone):
 
     Args:
         batch_norm: VGG-16 with batch normalisation.
+        dilated: PANet's published VGG-16: max-pools of 3x3, the fourth with stride 1, layer4 with dilation 2 and
+            without its last ReLU, so that all three maps have one size, 60 x 60 for a 473 x 473 picture.
         weights: None, ``"IMAGENET1K_V1"`` (also ``"imagenet"`` and ``"DEFAULT"``), or the path of a file
             with a state dict.
         trainable: what learns; None follows the rule of `Backbone`.
@@ -119,7 +138,8 @@ class VGGBackbone(Backbone):
             normalisation has none to keep.
 
     Shape:
-        ``(B, 3, Hi, Wi)`` to ``(B, 256, Hi // 8, Wi // 8)`` and twice ``(B, 512, Hi // 16, Wi // 16)``.
+        ``(B, 3, Hi, Wi)`` to ``(B, 256, Hi // 8, Wi // 8)`` and twice ``(B, 512, Hi // 16, Wi // 16)``; dilated, all
+        three with ``H = ceil(Hi / 8)``.
 
     Example:
         >>> import torch
@@ -133,6 +153,7 @@ class VGGBackbone(Backbone):
         self,
         batch_norm: bool = False,
         *,
+        dilated: bool = False,
         weights: str | Path | None = None,
         trainable: Trainable | None = None,
         frozen_norm: bool | None = None,
@@ -143,6 +164,9 @@ class VGGBackbone(Backbone):
         self._ends = (24, 34, 43) if batch_norm else (17, 24, 30)
         net = models.get_model(architecture, weights=None)
         self.features: nn.Sequential = net.features[: self._ends[-1]]
+        if dilated:
+            _dilate_vgg(self.features, self._ends[1])
+            self._ends = (*self._ends[:2], self._ends[2] - 1)
         self._load_and_freeze(weights, architecture, trainable, frozen_norm)
 
     def _last_stage(self) -> nn.Module:
@@ -153,17 +177,21 @@ class VGGBackbone(Backbone):
         self.features = self.features[: self._ends[1]]
         self.channels = (*self.channels[:2], self.channels[1])
 
-    def forward(self, image: Tensor) -> Features:
-        """See the class."""
-        check_shapes(image=(image, "B 3 Hi Wi"))
-        x = image
-        stages = []
-        for end, layer in enumerate(self.features, start=1):
-            x = layer(x)
-            if end in self._ends:
-                stages.append(x)
-        layer2, layer3 = stages[:2]
-        return layer2, layer3, stages[-1]
+    def _middle(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        layer2 = self.features[: self._ends[0]](image)
+        return layer2, self.features[self._ends[0] : self._ends[1]](layer2)
+
+
+def _dilate_vgg(features: nn.Sequential, layer4: int) -> None:
+    """PANet's changes to VGG-16, in place; ``layer4`` is the index of its first layer."""
+    pools = [layer for layer in features if isinstance(layer, nn.MaxPool2d)]
+    for pool in pools:
+        pool.kernel_size, pool.padding = 3, 1
+    pools[-1].stride = 1
+    for layer in features[layer4:]:
+        if isinstance(layer, nn.Conv2d):
+            layer.dilation = layer.padding = (2, 2)
+    del features[-1]
 
 
 class SmallBackbone(Backbone):
@@ -218,13 +246,9 @@ class SmallBackbone(Backbone):
         self.layer4 = nn.Identity()
         self.channels = (*self.channels[:2], self.channels[1])
 
-    def forward(self, image: Tensor) -> Features:
-        """See the class."""
-        check_shapes(image=(image, "B 3 Hi Wi"))
+    def _middle(self, image: Tensor) -> tuple[Tensor, Tensor]:
         layer2 = self.layer2(self.layer1(F.relu(self.stem(image))))
-        layer3 = self.layer3(layer2)
-        layer4 = self.layer4(layer3)
-        return layer2, layer3, layer4
+        return layer2, self.layer3(layer2)
 
 
 class _ResidualBlock(nn.Module):
@@ -255,8 +279,13 @@ def _conv_norm(
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet50": partial(ResNetBackbone, 50),
     "resnet101": partial(ResNetBackbone, 101),
+    "resnet50_deep_stem": partial(ResNetBackbone, 50, deep_stem=True),
+    "resnet101_deep_stem": partial(ResNetBackbone, 101, deep_stem=True),
+    "resnet50_early_stride": partial(ResNetBackbone, 50, early_stride=True),
+    "resnet101_early_stride": partial(ResNetBackbone, 101, early_stride=True),
     "vgg16": partial(VGGBackbone, False),
     "vgg16_bn": partial(VGGBackbone, True),
+    "vgg16_dilated": partial(VGGBackbone, False, dilated=True),
     "small": SmallBackbone,
 }
 
@@ -265,7 +294,8 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     """Build a backbone by its name.
 
     Args:
-        name: ``"resnet50"``, ``"resnet101"``, ``"vgg16"``, ``"vgg16_bn"`` or ``"small"``.
+        name: ``"resnet50"``, ``"resnet101"``, either with ``"_deep_stem"`` (PFENet's) or
+            ``"_early_stride"`` (CANet's), ``"vgg16"``, ``"vgg16_bn"``, ``"vgg16_dilated"`` (PANet's) or ``"small"``.
         options: keyword arguments of its class: ``weights``, ``trainable``, ``frozen_norm``, and for
             ``"small"`` also ``widths``.
 

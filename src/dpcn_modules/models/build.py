@@ -1,91 +1,45 @@
-"""The numbers of every network, by name."""
+"""Every network by name."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from dpcn_modules._checks import check_choice
-from dpcn_modules.models.backbones import build_backbone
+from dpcn_modules.models._network import FewShotNetwork
+from dpcn_modules.models.backbones import Backbone, build_backbone
+from dpcn_modules.models.canet import CANet
 from dpcn_modules.models.dpcn import DPCN
+from dpcn_modules.models.panet import PANet
+from dpcn_modules.models.pfenet import PFENet
+from dpcn_modules.models.settings import (
+    MODELS,
+    BackboneSettings,
+    CANetSettings,
+    DPCNSettings,
+    HostSettings,
+    PANetSettings,
+    PFENetSettings,
+    Settings,
+)
 from dpcn_modules.modules import (
+    DCMInteraction,
     Decoder,
     DynamicConvolutionModule,
     FeatureFilteringModule,
     SupportActivationModule,
 )
 from dpcn_modules.modules.decoder import init_for_relu
-from dpcn_modules.modules.dynamic_convolution import BRANCHES
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DPCNSettings:
-    """What can be changed about a DPCN, and the paper's choice of it.
-
-    Attributes:
-        backbone: a name that :func:`build_backbone` knows.
-        weights: of the backbone: None, a torchvision name ("imagenet", "IMAGENET1K_V2", ...) or a local file.
-        trainable: "all", "layer4" or "none" of the backbone; None: "layer4" with weights, "all" without.
-        frozen_norm: norm statistics of the backbone stay as they are; None: with weights.
-        channels: C.
-        sam, ffm, dcm: which of the three modules are there (Table 3); none of them is the baseline.
-        windows: of SAM (Eq. 1); without SAM, FFM takes the prior mask.
-        chunk_size: support positions that SAM matches at a time.
-        kernel_size: S of DCM (Table 4).
-        branches: kernels of DCM (Table 5).
-        generation: "serial" (5->25) or "parallel" (5/25) (Table A1).
-        backend: of the dynamic convolution.
-        rates: dilations in the decoder.
-        reduction_dropout, classifier_dropout: probabilities.
-        query_to_support: the second branch in training (Eq. 13).
-    """
-
-    backbone: str = "resnet50"
-    weights: str | None = None
-    trainable: str | None = None
-    frozen_norm: bool | None = None
-    channels: int = 256
-    sam: bool = True
-    ffm: bool = True
-    dcm: bool = True
-    windows: Sequence[tuple[int, int]] = ((5, 1), (3, 3), (1, 5))
-    chunk_size: int | None = None
-    kernel_size: int = 5
-    branches: Sequence[str] = BRANCHES
-    generation: str = "serial"
-    backend: str = "auto"
-    rates: Sequence[int] = (6, 12, 18)
-    reduction_dropout: float = 0.5
-    classifier_dropout: float = 0.1
-    query_to_support: bool = True
-
-
-_SMALL = DPCNSettings(backbone="small", channels=32, rates=(2, 4, 6), reduction_dropout=0.0)
-_BACKBONES = {
-    "resnet50": DPCNSettings(),
-    "resnet101": DPCNSettings(backbone="resnet101"),
-    "vgg16": DPCNSettings(backbone="vgg16"),
-    "vgg16_bn": DPCNSettings(backbone="vgg16_bn"),
-    "small": _SMALL,
-}
-
-MODELS: dict[str, DPCNSettings] = {
-    **{f"dpcn_{name}": settings for name, settings in _BACKBONES.items()},
-    **{
-        f"baseline_{name}": dataclasses.replace(settings, sam=False, ffm=False, dcm=False)
-        for name, settings in _BACKBONES.items()
-    },
-}
-"""Settings by the name of the network."""
-
-
-def build_model(name: str, **changes: Any) -> DPCN:
+def build_model(name: str, **changes: Any) -> FewShotNetwork:
     """Build a network by its name.
 
     Args:
-        name: a key of ``MODELS``: ``dpcn_*`` or ``baseline_*`` with resnet50, resnet101, vgg16, vgg16_bn or small.
-        changes: fields of :class:`DPCNSettings` to be set otherwise.
+        name: a key of ``MODELS``: ``dpcn_*``, ``baseline_*``, ``pfenet_*``, ``canet_*`` or ``panet_*`` with resnet50,
+            resnet101, vgg16, vgg16_bn or small; ``pfenet_*_dcm`` and ``canet_*_dcm`` have the plug in.
+        changes: fields of its settings (such as :class:`DPCNSettings`) to be set otherwise.
 
     Returns:
         The network, in training mode. Its ``recipe`` holds the name and the changes, so that a checkpoint can build
@@ -99,21 +53,26 @@ def build_model(name: str, **changes: Any) -> DPCN:
         >>> build_model("dpcn_small", kernel_size=3).dynamic_convolution.kernel_size
         3
     """
-    check_choice("name", name, MODELS)
-    for field in changes:
-        check_choice(f"changes to {name}", field, [f.name for f in dataclasses.fields(DPCNSettings)])
-    model = _build_dpcn(dataclasses.replace(MODELS[name], **changes))
+    settings = settings_of(name, **changes)
+    model = _BUILDERS[type(settings)](settings)
     model.recipe = {"name": name, **changes}
     return model
 
 
+def settings_of(name: str, **changes: Any) -> Settings:
+    """The settings that `build_model` builds from, checked by name.
+
+    Raises:
+        ValueError: an unknown name or an unknown field.
+    """
+    check_choice("name", name, MODELS)
+    for field in changes:
+        check_choice(f"changes to {name}", field, [f.name for f in dataclasses.fields(MODELS[name])])
+    return dataclasses.replace(MODELS[name], **changes)
+
+
 def _build_dpcn(settings: DPCNSettings) -> DPCN:
-    backbone = build_backbone(
-        settings.backbone,
-        weights=settings.weights,
-        trainable=settings.trainable,
-        frozen_norm=settings.frozen_norm,
-    )
+    backbone = _backbone(settings)
     if not (settings.sam or settings.ffm):
         backbone.drop_layer4()  # only SAM and the prior mask look at it, and DDP stops at parameters without a gradient
     C = settings.channels
@@ -124,9 +83,7 @@ def _build_dpcn(settings: DPCNSettings) -> DPCN:
     if settings.ffm:
         ffm = FeatureFilteringModule(C)
     if settings.dcm:
-        dcm = DynamicConvolutionModule(
-            C, settings.kernel_size, settings.generation, settings.branches, backend=settings.backend
-        )
+        dcm = DynamicConvolutionModule(C, **settings.dcm_options())
     query_channels = dcm.out_channels if dcm else C
     in_channels = query_channels + C + (len(sam.windows) if sam else 0) + (1 if ffm else 0)
     reduction = nn.Sequential(
@@ -144,3 +101,52 @@ def _build_dpcn(settings: DPCNSettings) -> DPCN:
         dynamic_convolution=dcm,
         query_to_support=settings.query_to_support,
     )
+
+
+def _build_pfenet(settings: PFENetSettings) -> PFENet:
+    return PFENet(
+        _backbone(settings),
+        channels=settings.channels,
+        sizes=settings.sizes,
+        reduction_dropout=settings.reduction_dropout,
+        classifier_dropout=settings.classifier_dropout,
+        interaction=_interaction(settings),
+    )
+
+
+def _build_canet(settings: CANetSettings) -> CANet:
+    return CANet(
+        _backbone(settings),
+        channels=settings.channels,
+        rates=settings.rates,
+        dropout=settings.dropout,
+        refinements=settings.refinements,
+        history_dropout=settings.history_dropout,
+        interaction=_interaction(settings),
+    )
+
+
+def _build_panet(settings: PANetSettings) -> PANet:
+    return PANet(_backbone(settings), scale=settings.scale, query_to_support=settings.query_to_support)
+
+
+_BUILDERS: dict[type[Settings], Callable[[Any], FewShotNetwork]] = {
+    DPCNSettings: _build_dpcn,
+    PFENetSettings: _build_pfenet,
+    CANetSettings: _build_canet,
+    PANetSettings: _build_panet,
+}
+
+
+def _backbone(settings: BackboneSettings) -> Backbone:
+    settings = settings.decided()
+    return build_backbone(
+        settings.backbone,
+        weights=settings.weights,
+        trainable=settings.trainable,
+        frozen_norm=settings.frozen_norm,
+    )
+
+
+def _interaction(settings: HostSettings) -> DCMInteraction | None:
+    return DCMInteraction(settings.channels, **settings.dcm_options()) if settings.dcm else None

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dpcn_modules.models._network import FewShotNetwork
 from dpcn_modules.models._weights import UNREADABLE, check_entries
-from dpcn_modules.models.build import build_model
-from dpcn_modules.models.dpcn import DPCN
+from dpcn_modules.models.build import build_model, settings_of
 
 _PREFIX = "model."  # the network's name in the training module
 
@@ -27,7 +27,7 @@ class Checkpoint(NamedTuple):
     size: int | None
 
 
-def load_model(checkpoint: str | Path) -> DPCN:
+def load_model(checkpoint: str | Path) -> FewShotNetwork:
     """Build the network of a checkpoint and give it the checkpoint's parameters.
 
     Args:
@@ -43,7 +43,7 @@ def load_model(checkpoint: str | Path) -> DPCN:
     return restore_model(read_checkpoint(checkpoint), source=str(checkpoint))
 
 
-def restore_model(content: Checkpoint, *, source: str) -> DPCN:
+def restore_model(content: Checkpoint, *, source: str) -> FewShotNetwork:
     """Build the network of a checkpoint that has been read.
 
     Args:
@@ -58,11 +58,11 @@ def restore_model(content: Checkpoint, *, source: str) -> DPCN:
     """
     recipe = dict(content.recipe)
     # The checkpoint holds the backbone too, so its pretrained weights need not be at hand; what they decide stays.
-    if recipe.pop("weights", None) is not None:
-        for field, decided in (("trainable", "layer4"), ("frozen_norm", True)):
-            recipe[field] = decided if recipe.get(field) is None else recipe[field]
+    if recipe.get("weights") is not None:
+        decided = settings_of(**recipe).decided()
+        recipe |= {"weights": None, "trainable": decided.trainable, "frozen_norm": decided.frozen_norm}
     model = build_model(**recipe)
-    check_entries(model, content.parameters, argument="checkpoint", source=source)
+    check_entries(model.state_dict(), content.parameters, argument="checkpoint", source=source)
     model.load_state_dict(content.parameters)
     return model.eval()
 

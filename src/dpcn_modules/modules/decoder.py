@@ -13,6 +13,7 @@ class ASPP(nn.Module):
     Args:
         channels: C in, and of each view.
         rates: dilations of the 3 x 3 convolutions.
+        dropout: probability that a channel of a view is dropped.
 
     Shape:
         - input: ``(B, C, H, W)``
@@ -21,13 +22,16 @@ class ASPP(nn.Module):
     Reference: Chen et al., 2017 (DeepLab v3).
     """
 
-    def __init__(self, channels: int, rates: Sequence[int] = (6, 12, 18)) -> None:
+    def __init__(self, channels: int, rates: Sequence[int] = (6, 12, 18), *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.pooled = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(inplace=True))
-        self.pointwise = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(inplace=True))
+
+        def view(conv: nn.Conv2d) -> nn.Sequential:
+            return nn.Sequential(conv, nn.ReLU(inplace=True), nn.Dropout2d(dropout))
+
+        self.pooled = view(nn.Conv2d(channels, channels, 1))
+        self.pointwise = view(nn.Conv2d(channels, channels, 1))
         self.dilated = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate), nn.ReLU(inplace=True))
-            for rate in rates
+            view(nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate)) for rate in rates
         )
         self.out_channels = (2 + len(rates)) * channels
 

@@ -1,6 +1,7 @@
 """DCM, the dynamic convolution module (Eq. 5-8), and the plug that puts it into another model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -98,11 +99,18 @@ class DynamicConvolutionModule(nn.Module):
         self.kernel_size = kernel_size
         self.generation = generation
         self.branches = tuple(branches)
+        self.network_width = network_width
         self.backend = backend
         taps = {"vertical": kernel_size, "square": kernel_size**2, "horizontal": kernel_size}
         self.networks = nn.ModuleDict(
             {branch: KernelNetwork(channels, network_width, taps=taps[branch]) for branch in branches}
         )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments, but for ``channels``, that make another one like it."""
+        names = ("kernel_size", "generation", "branches", "network_width", "backend")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def out_channels(self) -> int:
@@ -222,7 +230,18 @@ class DCMInteraction(nn.Module):
 
     def forward(self, query_feat: Tensor, support_feat: Tensor, support_mask: Tensor) -> Tensor:
         """Return the changed query feature."""
-        enhanced = self.dynamic_convolution(query_feat, support_feat, support_mask)
-        change: Tensor = self.merge(enhanced)
+        return self.apply_kernels(query_feat, self.generate_kernels(support_feat, support_mask))
+
+    def generate_kernels(self, support_feat: Tensor, support_mask: Tensor) -> tuple[Tensor, ...]:
+        """Make the kernels of a support set; see :meth:`DynamicConvolutionModule.generate_kernels`."""
+        return self.dynamic_convolution.generate_kernels(support_feat, support_mask)
+
+    def apply_kernels(self, query_feat: Tensor, kernels: Sequence[Tensor]) -> Tensor:
+        """Change query features by kernels made before: ``(B, C, H, W)`` to same.
+
+        Raises:
+            ValueError: as :meth:`DynamicConvolutionModule.apply_kernels`.
+        """
+        change: Tensor = self.merge(self.dynamic_convolution.apply_kernels(query_feat, kernels))
         # Under autocast the convolution is half; the feature that goes on keeps its own precision.
         return query_feat + change.to(query_feat.dtype)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dpcn_modules.data import (
+    Annotation,
     Draw,
     Episode,
     EpisodeDataset,
@@ -42,12 +43,15 @@ class EpisodeDataModule(LightningDataModule):
         test_seed: of the test episodes.
         draw: "class" (a class, then its pictures; HSNet, CANet) or "image" (a picture, then one of its classes,
             however small; PFENet).
+        annotation: how supports are annotated, in training and test: "mask", "box" (the filled box of each connected
+            object) or "class_box" (one box around all). Query masks stay precise.
         workers: loader processes; episodes do not depend on it.
         protocol_name: what the test's protocol is called; a label.
         train_transform: from picture and mask to the network's input; None: PFENet's augmentation.
 
     Raises:
-        ValueError: when a loader is made, an unknown ``draw``, or a class with fewer than ``shot + 1`` pictures.
+        ValueError: when a loader is made, an unknown ``draw`` or ``annotation``, or a class with fewer than
+            ``shot + 1`` pictures.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class EpisodeDataModule(LightningDataModule):
         seed: int = 0,
         test_seed: int = 0,
         draw: Draw = "class",
+        annotation: Annotation = "mask",
         workers: int = 0,
         protocol_name: str = "unnamed",
         train_transform: Transform | None = None,
@@ -80,6 +85,7 @@ class EpisodeDataModule(LightningDataModule):
         self.seed = seed
         self.test_seed = test_seed
         self.draw: Draw = draw
+        self.annotation: Annotation = annotation
         self.workers = workers
         self.protocol_name = protocol_name
         self.train_transform = train_transform or TrainTransform(size)
@@ -115,6 +121,7 @@ class EpisodeDataModule(LightningDataModule):
             seed=self.test_seed,
             draw=self.draw,
             size=self.size,
+            annotation=self.annotation,
         )
 
     def _loader(self, split: Split, episodes: int, seed: int, batch_size: int) -> DataLoader[Episode]:
@@ -127,6 +134,7 @@ class EpisodeDataModule(LightningDataModule):
             transform=self.train_transform if training else TestTransform(self.size),
             draw=self.draw,
             original_query_mask=not training,
+            annotation=self.annotation,
         )
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)

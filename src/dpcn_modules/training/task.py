@@ -1,6 +1,6 @@
 """Training and testing of any few-shot network, as a Lightning module."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data import Episode
-from dpcn_modules.evaluation import logits_at_original_size
+from dpcn_modules.evaluation import FUSIONS, Fusion, fuse_shots, logits_at_original_size, one_shot_logits
+from dpcn_modules.evaluation.fusion import as_two_door
 from dpcn_modules.interface import Prediction
 from dpcn_modules.training.losses import episode_loss
 from dpcn_modules.training.metrics import EpisodeIoU, Score
-
-Schedule = Literal["sgd_poly", "adamw_one_cycle"]
+from dpcn_modules.training.schedules import SCHEDULES, Schedule, build_schedule, parameter_groups
 
 
 class FewShotTask(LightningModule):
@@ -22,27 +22,37 @@ class FewShotTask(LightningModule):
 
     Args:
         model: any network with the forward of :class:`dpcn_modules.interface.FewShotModel`.
-        schedule: "sgd_poly", the paper's (the rate falls with ``(1 - step / steps) ** 0.9`` each step), or
-            "adamw_one_cycle", for networks that train from scratch.
+        schedule: "sgd_poly", the paper's (the rate falls with ``(1 - step / steps) ** 0.9`` each step),
+            "sgd_constant", CANet's (published with lr 0.0025 and weight decay 0.0005), "sgd_step", PANet's (times 0.1
+            after each third of the steps; published with lr 0.001 and 30000 steps), or "adamw_one_cycle", for networks
+            that train from scratch.
         lr: base learning rate (the highest one of the cycle).
         lr_multiplier: multiplies ``lr``; PFENet's published schedule multiplies its 0.0025 by 10, and whether DPCN's
             0.005 hides the same factor is unknown.
+        lr_multipliers: of single parts, on top of that, by their names in the network: ``{"backbone": 0.1,
+            "backbone.layer4": 1.0}``. Where two names match a parameter, the longer one counts.
         momentum: of SGD.
         weight_decay: of either optimiser.
         reverse_weight: lambda, the weight of the query-to-support loss.
         auxiliary_weight: of a network's auxiliary outputs.
         backbone_start_epoch: first epoch (from 0) in which the network's ``late_parameters()`` learn; None: after a
             quarter of the epochs.
+        fusion: how validation and test make one mask of K shots: "concat" is the network's own forward on all of them
+            (in DPCN, Eq. 11); "vote", "average" and "or" segment by each shot alone, bring each result to the
+            picture's size and fuse them there (:func:`dpcn_modules.evaluation.fuse_shots`), which the network's
+            :class:`dpcn_modules.interface.TwoDoorModel` methods make possible. Training does not look at it.
 
     Raises:
-        ValueError: an unknown ``schedule``.
+        ValueError: an unknown ``schedule`` or ``fusion``, or ``lr_multipliers`` of parts that are not there or do not
+            learn, or that are not positive.
+        TypeError: a network without the methods that ``fusion`` needs.
         FloatingPointError: in training, when the loss is not finite.
 
     Note:
         Late parameters lose their gradient before each step until their epoch, so the optimiser leaves them, its
         momentum and its weight decay alone; unlike switching ``requires_grad``, that is safe with DDP and resume.
 
-    Reference: Liu et al., CVPR 2022, sec. 4.1 and eq. 12-14.
+    Reference: Liu et al., CVPR 2022, sec. 4.1, eq. 12-14 and table 7.
     """
 
     def __init__(
@@ -52,22 +62,32 @@ class FewShotTask(LightningModule):
         schedule: Schedule = "sgd_poly",
         lr: float = 0.005,
         lr_multiplier: float = 1.0,
+        lr_multipliers: dict[str, float] | None = None,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         reverse_weight: float = 1.0,
         auxiliary_weight: float = 1.0,
         backbone_start_epoch: int | None = None,
+        fusion: Fusion = "concat",
     ) -> None:
         super().__init__()
-        check_choice("schedule", schedule, ("sgd_poly", "adamw_one_cycle"))
+        check_choice("schedule", schedule, SCHEDULES)
+        check_choice("fusion", fusion, FUSIONS)
+        # What training or testing would stumble over only later.
+        if lr_multipliers:
+            parameter_groups(model, lr, lr_multipliers)
+        if fusion != "concat":
+            as_two_door(model)
         self.model = model
         self.schedule = schedule
         self.lr = lr * lr_multiplier
+        self.lr_multipliers = lr_multipliers
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.reverse_weight = reverse_weight
         self.auxiliary_weight = auxiliary_weight
         self.backbone_start_epoch = backbone_start_epoch
+        self.fusion = fusion
         self.val_iou = EpisodeIoU()
         self.test_iou = EpisodeIoU()
         self.test_score: Score | None = None
@@ -131,17 +151,14 @@ class FewShotTask(LightningModule):
         checkpoint["size"] = getattr(getattr(self.trainer, "datamodule", None), "size", None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """SGD with the poly schedule, or AdamW with one cycle; the rate changes every step."""
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        steps = int(self.trainer.estimated_stepping_batches)
-        optimizer: torch.optim.Optimizer
-        scheduler: torch.optim.lr_scheduler.LRScheduler
-        if self.schedule == "sgd_poly":
-            optimizer = torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-            scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
-        else:
-            optimizer = torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
+        """The optimiser of the schedule; the rate moves on after every step."""
+        optimizer, scheduler = build_schedule(
+            self.schedule,
+            parameter_groups(self.model, self.lr, self.lr_multipliers),
+            steps=int(self.trainer.estimated_stepping_batches),
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _start_epoch(self) -> int:
@@ -154,10 +171,15 @@ class FewShotTask(LightningModule):
         return list(late()) if late is not None else []
 
     def _score(self, batch: Episode, metric: EpisodeIoU) -> None:
-        logits = self(batch.query_image, batch.support_images, batch.support_masks).logits
+        episode = (batch.query_image, batch.support_images, batch.support_masks)
+        if self.fusion == "concat":
+            logits = self(*episode).logits.unsqueeze(1)  # B 1 2 S S
+        else:
+            logits = one_shot_logits(as_two_door(self.model), *episode)  # B K 2 S S
         class_ids = torch.as_tensor(batch.class_id)
         for i, (height, width) in enumerate(batch.query_size.tolist()):
-            predicted = logits_at_original_size(logits[i], (height, width)).argmax(0)
+            shots = torch.stack([logits_at_original_size(shot, (height, width)) for shot in logits[i]])
+            predicted = shots[0].argmax(0) if self.fusion == "concat" else fuse_shots(shots, self.fusion)
             truth = batch.query_mask[i, :height, :width]
             metric.update(predicted.unsqueeze(0), truth.unsqueeze(0), class_ids[i : i + 1])
 

@@ -1,0 +1,95 @@
+"""Box supervision: masks as an annotator would leave them who draws boxes instead of outlines."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from torch import Tensor
+
+from dpcn_modules._checks import check_choice, check_mask_values, check_shapes, require
+
+Annotation = Literal["mask", "box", "class_box"]
+Box = tuple[slice, slice]
+
+
+def annotate(mask: Tensor, annotation: Annotation) -> Tensor:
+    """Give a mask the precision of an annotation.
+
+    Args:
+        mask: ``(H, W)``, uint8 in {0, 1, 255}.
+        annotation: "mask" leaves it as it is; "box" fills the box of every connected object; "class_box" fills
+            the one box around all of them. See `filled_boxes`.
+
+    Returns:
+        ``(H, W)``, uint8 in {0, 1, 255}; with "mask" the same tensor.
+
+    Raises:
+        ValueError: an unknown annotation, or as `filled_boxes`.
+        ModuleNotFoundError: "box" without scipy.
+
+    Example:
+        >>> import torch
+        >>> annotate(torch.tensor([[1, 0, 1, 1]], dtype=torch.uint8), "class_box")
+        tensor([[1, 1, 1, 1]], dtype=torch.uint8)
+    """
+    check_choice("annotation", annotation, get_args(Annotation))
+    return mask if annotation == "mask" else filled_boxes(mask, one_box=annotation == "class_box")
+
+
+def filled_boxes(mask: Tensor, *, one_box: bool = False) -> Tensor:
+    """Fill the bounding boxes of a mask's objects.
+
+    A pixel in a box becomes 1, whether it was background or void; outside, void stays void. A mask without
+    foreground stays as it is.
+
+    Args:
+        mask: ``(H, W)``, uint8 in {0, 1, 255}.
+        one_box: draw one box around the whole foreground instead of one around each object.
+
+    Returns:
+        ``(H, W)``, of the mask's type, in {0, 1, 255}; a new tensor.
+
+    Raises:
+        ValueError: another shape or other values.
+        ModuleNotFoundError: scipy is missing, which finds the objects; ``one_box`` does not need it.
+
+    Note:
+        A mask of a class does not tell its instances apart. An object is therefore a connected piece of foreground
+        (a diagonal step connects, void does not): two instances that touch share a box, and one instance that
+        something hides in the middle gets two. PANet's published code has masks of instances: it fills the box of
+        the largest one, and counts the boxes of the others neither as foreground nor as background.
+
+    Example:
+        >>> import torch
+        >>> filled_boxes(torch.tensor([[1, 0, 0, 0], [1, 1, 0, 1]], dtype=torch.uint8))
+        tensor([[1, 1, 0, 0],
+                [1, 1, 0, 1]], dtype=torch.uint8)
+
+    Reference:
+        Wang et al., PANet, ICCV 2019 (box annotations); Liu et al., CVPR 2022, supplement, table A2.
+    """
+    check_shapes(mask=(mask, "H W"))
+    check_mask_values("mask", mask)
+    foreground = mask == 1
+    boxes = mask.clone()
+    for rows, columns in _extent(foreground) if one_box else _object_boxes(foreground):
+        boxes[rows, columns] = 1
+    return boxes
+
+
+def _extent(foreground: Tensor) -> Sequence[Box]:
+    """The box around all foreground; none without foreground."""
+    rows, columns = foreground.any(dim=1).nonzero(), foreground.any(dim=0).nonzero()
+    if len(rows) == 0:
+        return []
+    return [(slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))]
+
+
+def _object_boxes(foreground: Tensor) -> Sequence[Box]:
+    """The box of each 8-connected component."""
+    require("scipy", extra="train")
+    from scipy.ndimage import find_objects, label
+
+    components, _ = label(foreground.cpu().numpy(), structure=np.ones((3, 3)))
+    found: Sequence[Box] = find_objects(components)
+    return found

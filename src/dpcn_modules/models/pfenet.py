@@ -1,0 +1,183 @@
+"""PFENet: a prior mask from high-level features, and feature enrichment over a pyramid of sizes."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dpcn_modules.functional import prior_mask
+from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
+from dpcn_modules.models._host import Host, soft_masks, weighted_average
+from dpcn_modules.models._network import each_shot, resize
+from dpcn_modules.models.backbones import Backbone, VGGBackbone
+from dpcn_modules.modules import DCMInteraction
+from dpcn_modules.modules.decoder import init_for_relu
+
+# Where the published code cuts VGG-16-BN into its layer0 to layer4.
+_VGG_STARTS = (0, 7, 14, 24, 34)
+
+
+class FeatureEnrichment(nn.Module):
+    """Compare query, prototype and prior mask at several sizes, and pass what is found from size to size.
+
+    At each size: the query pooled to it, the prototype and the prior mask are concatenated and merged (1 x 1); from
+    the second size on, the result of the size before is added through a 1 x 1 convolution of both; two 3 x 3
+    convolutions refine the sum; a classifier gives logits to train on.
+
+    Args:
+        channels: C.
+        sizes: sides of the square grids, from large to small.
+        dropout: probability in the classifiers.
+
+    Shape:
+        - query_feat: ``(B, C, H, W)``
+        - prototype: ``(B, C)``
+        - prior: ``(B, 1, H, W)`` in [0, 1]
+        - output: ``(B, len(sizes) * C, H, W)``, and for each size logits ``(B, 2, size, size)``
+
+    Reference: Tian et al., TPAMI 2020, sec. 4.2.
+    """
+
+    def __init__(self, channels: int, sizes: Sequence[int] = (60, 30, 15, 8), *, dropout: float = 0.1) -> None:
+        super().__init__()
+        C, count = channels, len(sizes)
+        if not sizes or min(sizes) < 1:
+            raise ValueError(f"``sizes``: expected one or more grid sides, each at least 1, got {tuple(sizes)}.")
+        self.sizes = tuple(sizes)
+        self.merges = nn.ModuleList(_pointwise(2 * C + 1, C) for _ in range(count))
+        self.passes = nn.ModuleList(_pointwise(2 * C, C) for _ in range(count - 1))
+        self.refines = nn.ModuleList(_twice_3x3(C) for _ in range(count))
+        self.classifiers = nn.ModuleList(classifier(C, dropout) for _ in range(count))
+
+    def forward(self, query_feat: Tensor, prototype: Tensor, prior: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the enriched features, concatenated, and the logits of every size."""
+        enriched: list[Tensor] = []
+        logits = []
+        for i, size in enumerate(self.sizes):
+            grid = (size, size)
+            pooled = F.adaptive_avg_pool2d(query_feat, grid)
+            tiled = prototype[:, :, None, None].expand(-1, -1, *grid)
+            feat = self.merges[i](torch.cat([pooled, tiled, resize(prior, grid)], dim=1))
+            if enriched:
+                feat = feat + self.passes[i - 1](torch.cat([feat, resize(enriched[-1], grid)], dim=1))
+            feat = feat + self.refines[i](feat)
+            logits.append(self.classifiers[i](feat))
+            enriched.append(resize(feat, query_feat.shape[-2:]))
+        return torch.cat(enriched, dim=1), tuple(logits)
+
+
+class PFENet(Host):
+    """Prior-guided feature enrichment network, with a place for DCM on the reduced query feature.
+
+    Parts are handed in; :func:`dpcn_modules.models.build_model` holds the numbers. Several shots give the mean of their
+    prototypes and of their prior masks.
+
+    Args:
+        backbone: gives the features of three stages; the published ones are ``resnet50_deep_stem`` and ``vgg16_bn``.
+        channels: C.
+        sizes: of the pyramid.
+        reduction_dropout, classifier_dropout: probabilities.
+        interaction: the plug.
+
+    Shape:
+        As :class:`dpcn_modules.models.FewShotNetwork`. ``auxiliary_logits`` holds the logits of every size,
+        ``initial_mask`` the prior mask.
+
+    Note:
+        With a frozen backbone, as published, the prior mask carries no gradient. Where the backbone learns, it does:
+        layer4 would otherwise never learn. Convolutions start as `init_for_relu` says, not as published.
+
+    Reference: Tian et al., Prior Guided Feature Enrichment Network for Few-Shot Segmentation, TPAMI 2020.
+    """
+
+    reads_support_high = False  # it is made of the masked feature
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        channels: int = 256,
+        sizes: Sequence[int] = (60, 30, 15, 8),
+        reduction_dropout: float = 0.5,
+        classifier_dropout: float = 0.1,
+        interaction: DCMInteraction | None = None,
+    ) -> None:
+        super().__init__(backbone, channels=channels, interaction=interaction)
+        C, wide = channels, backbone.channels[0] + backbone.channels[1]
+        self.reduction_query = _pointwise(wide, C).append(nn.Dropout2d(reduction_dropout))
+        self.reduction_support = _pointwise(wide, C).append(nn.Dropout2d(reduction_dropout))
+        self.enrichment = FeatureEnrichment(C, sizes, dropout=classifier_dropout)
+        self.merge = _pointwise(len(sizes) * C, C)
+        self.refine = _twice_3x3(C)
+        self.classifier = classifier(C, classifier_dropout)
+        for part in (self.reduction_query, self.reduction_support, self.enrichment, self.merge, self.refine):
+            init_for_relu(part)
+        init_for_relu(self.classifier[0])
+
+    def encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
+        """Make prototype, high-level features of the masked supports, and kernels; see the base class."""
+        weight = soft_masks(support.mid, support_masks)
+        feat = each_shot(self.reduction_support, support.mid)
+        prototype = weighted_average(feat, weight).mean(1)
+        layer3 = support.mid[:, :, : self.backbone.channels[1]]
+        high = each_shot(self.backbone.last, layer3 * weight.unsqueeze(2))
+        touched = (resize(weight, high.shape[-2:]) > 0).to(weight.dtype)
+        return SupportFeatures(prototype, self._make_kernels(feat, support_masks), high, touched)
+
+    def decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
+        """Match, enrich, merge, classify; see the base class."""
+        x_q = self._interact(self.reduction_query(query.mid), support.kernels)
+        prior = prior_mask(query.high, support.high, support.mask)  # type: ignore[arg-type]  # set above
+        prior = resize(prior, x_q.shape[-2:])
+        pyramid, auxiliary = self.enrichment(x_q, support.prototype, prior)
+        feat = self.merge(pyramid)
+        feat = feat + self.refine(feat)
+        return Prediction(resize(self.classifier(feat), size), auxiliary_logits=auxiliary, initial_mask=prior)
+
+    def _image_features(self, layer2: Tensor, layer3: Tensor, layer4: Tensor) -> ImageFeatures:
+        # Not reduced yet: query and support have a reduction each, and the masked layer3 goes through layer4.
+        return ImageFeatures(torch.cat([layer3, layer2], dim=1), layer4)
+
+    def _renamings(self) -> list[tuple[str, str]]:
+        if isinstance(self.backbone, VGGBackbone):
+            starts = dict(enumerate(_VGG_STARTS))
+            stage_of = {
+                i: max(n for n, start in starts.items() if start <= i) for i in range(len(self.backbone.features))
+            }
+            stages = [(f"backbone.features.{i}.", f"layer{n}.{i - starts[n]}.") for i, n in stage_of.items()]
+        else:
+            stem = ("conv1", "bn1", "relu", "conv2", "bn2", "relu", "conv3", "bn3")
+            stages = [(f"backbone.{part}.", f"layer0.{i}.") for i, part in enumerate(stem)]
+            stages += [("backbone.", "")]
+        return [
+            *stages,
+            ("reduction_query.", "down_query."),
+            ("reduction_support.", "down_supp."),
+            ("enrichment.merges.", "init_merge."),
+            ("enrichment.passes.", "alpha_conv."),
+            ("enrichment.refines.", "beta_conv."),
+            ("enrichment.classifiers.", "inner_cls."),
+            ("merge.", "res1."),
+            ("refine.", "res2."),
+            ("classifier.", "cls."),
+        ]
+
+
+def classifier(channels: int, dropout: float) -> nn.Sequential:
+    """3 x 3, ReLU, dropout, and 1 x 1 to two logits."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(channels, 2, 1),
+    )
+
+
+def _pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.ReLU(inplace=True))
+
+
+def _twice_3x3(channels: int) -> nn.Sequential:
+    convs = (nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(2))
+    return nn.Sequential(*(part for conv in convs for part in (conv, nn.ReLU(inplace=True))))
