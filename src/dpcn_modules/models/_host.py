@@ -36,18 +36,17 @@ class Host(FewShotNetwork):
     Args:
         backbone: gives the features of three stages, shared by query and support.
         channels: C of the query and support feature at that place.
-        interaction: the plug, or None; :func:`dpcn_modules.adapters.add_dcm` puts it in later.
 
     Attributes:
         channels: C.
-        interaction: the plug, or None.
+        interaction: the plug, or None; :func:`dpcn_modules.adapters.add_dcm` puts it in.
         before_plug: how the host was before :func:`dpcn_modules.adapters.add_dcm`, or None.
     """
 
-    def __init__(self, backbone: Backbone, *, channels: int, interaction: DCMInteraction | None = None) -> None:
+    def __init__(self, backbone: Backbone, *, channels: int) -> None:
         super().__init__(backbone)
         self.channels = channels
-        self.interaction = interaction
+        self.interaction: DCMInteraction | None = None
         self.before_plug: BeforePlug | None = None
 
     def load_published_state_dict(self, state: Mapping[str, Tensor] | str | Path) -> None:

@@ -104,26 +104,28 @@ def _build_dpcn(settings: DPCNSettings) -> DPCN:
 
 
 def _build_pfenet(settings: PFENetSettings) -> PFENet:
-    return PFENet(
+    host = PFENet(
         _backbone(settings),
         channels=settings.channels,
         sizes=settings.sizes,
         reduction_dropout=settings.reduction_dropout,
         classifier_dropout=settings.classifier_dropout,
-        interaction=_interaction(settings),
     )
+    host.interaction = _interaction(settings)
+    return host
 
 
 def _build_canet(settings: CANetSettings) -> CANet:
-    return CANet(
+    host = CANet(
         _backbone(settings),
         channels=settings.channels,
         rates=settings.rates,
         dropout=settings.dropout,
         refinements=settings.refinements,
         history_dropout=settings.history_dropout,
-        interaction=_interaction(settings),
     )
+    host.interaction = _interaction(settings)
+    return host
 
 
 def _build_panet(settings: PANetSettings) -> PANet:
@@ -149,4 +151,5 @@ def _backbone(settings: BackboneSettings) -> Backbone:
 
 
 def _interaction(settings: HostSettings) -> DCMInteraction | None:
+    """The plug; made after its host, so that a seed gives the host one start with it and without."""
     return DCMInteraction(settings.channels, **settings.dcm_options()) if settings.dcm else None

@@ -9,7 +9,7 @@ from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models._host import Host, soft_masks, weighted_average
 from dpcn_modules.models._network import each_shot, resize
 from dpcn_modules.models.backbones import Backbone
-from dpcn_modules.modules import ASPP, DCMInteraction
+from dpcn_modules.modules import ASPP
 from dpcn_modules.modules.decoder import init_for_relu
 
 
@@ -98,7 +98,6 @@ class CANet(Host):
         dropout: probability that a channel is dropped, in every block.
         refinements: at test, how often the prediction is refined by itself after the first pass.
         history_dropout: in training, the probability that a sample sees zeros instead of its previous prediction.
-        interaction: the plug.
 
     Shape:
         As :class:`dpcn_modules.models.FewShotNetwork`.
@@ -125,13 +124,12 @@ class CANet(Host):
         dropout: float = 0.5,
         refinements: int = 4,
         history_dropout: float = 0.7,
-        interaction: DCMInteraction | None = None,
     ) -> None:
         if refinements < 0:
             raise ValueError(f"``refinements``: expected 0 or more, got {refinements}; 0 is one pass.")
         if not 0 <= history_dropout <= 1:
             raise ValueError(f"``history_dropout``: expected a probability from 0 to 1, got {history_dropout}.")
-        super().__init__(backbone, channels=channels, interaction=interaction)
+        super().__init__(backbone, channels=channels)
         backbone.drop_layer4()
         self.reduction = _dilated(backbone.channels[0] + backbone.channels[1], channels, dropout)
         self.comparison = _dilated(2 * channels, channels, dropout)

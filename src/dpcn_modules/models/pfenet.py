@@ -11,7 +11,6 @@ from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models._host import Host, soft_masks, weighted_average
 from dpcn_modules.models._network import each_shot, resize
 from dpcn_modules.models.backbones import Backbone, VGGBackbone
-from dpcn_modules.modules import DCMInteraction
 from dpcn_modules.modules.decoder import init_for_relu
 
 # Where the published code cuts VGG-16-BN into its layer0 to layer4.
@@ -78,7 +77,6 @@ class PFENet(Host):
         channels: C.
         sizes: of the pyramid.
         reduction_dropout, classifier_dropout: probabilities.
-        interaction: the plug.
 
     Shape:
         As :class:`dpcn_modules.models.FewShotNetwork`. ``auxiliary_logits`` holds the logits of every size,
@@ -101,9 +99,8 @@ class PFENet(Host):
         sizes: Sequence[int] = (60, 30, 15, 8),
         reduction_dropout: float = 0.5,
         classifier_dropout: float = 0.1,
-        interaction: DCMInteraction | None = None,
     ) -> None:
-        super().__init__(backbone, channels=channels, interaction=interaction)
+        super().__init__(backbone, channels=channels)
         C, wide = channels, backbone.channels[0] + backbone.channels[1]
         self.reduction_query = _pointwise(wide, C).append(nn.Dropout2d(reduction_dropout))
         self.reduction_support = _pointwise(wide, C).append(nn.Dropout2d(reduction_dropout))

@@ -1,0 +1,203 @@
+"""Trains and tests networks side by side on generated shapes, over several seeds, and prints one table.
+
+    python benchmarks/accuracy.py hosts                      # the seven models, three seeds: about an hour on 2 cores
+    python benchmarks/accuracy.py hosts --steps 2 --test-episodes 20 --seeds 0 --rows CANet "CANet + DCM"
+
+Every model of a study has the same backbone, budget, optimiser and episodes; one seed gives a host the same start with
+the plug and without. A run that is done leaves a file, and is not done again: a study that was cut off goes on there.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import logging
+import platform
+import statistics
+import subprocess
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
+
+from dpcn_modules import build_model
+from dpcn_modules.cli.tables import table
+from dpcn_modules.data import Shapes, TestTransform
+from dpcn_modules.training import EpisodeDataModule, FewShotTask
+
+HERE = Path(__file__).resolve().parent
+SIZE, BATCH, EPOCHS = 64, 16, 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        network: its name for `build_model`.
+        changes: of its settings.
+        lr_multipliers: of its parts.
+    """
+
+    network: str
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lr_multipliers: dict[str, float] | None = None
+
+
+STUDIES = {
+    "hosts": {
+        "PANet": Row("panet_small"),
+        "CANet": Row("canet_small"),
+        "CANet + DCM": Row("canet_small_dcm"),
+        "PFENet": Row("pfenet_small"),
+        "PFENet + DCM": Row("pfenet_small_dcm"),
+        "baseline": Row("baseline_small"),
+        "DPCN": Row("dpcn_small"),
+    },
+}
+
+
+def main() -> None:
+    """Do the runs that are not done, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--rows", nargs="+", help="only these rows of the study")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--fold", type=int, default=0, choices=range(4))
+    parser.add_argument("--shot", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each run")
+    parser.add_argument("--test-episodes", type=int, default=1000)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="where each run leaves its files")
+    parser.add_argument("--out", type=Path, help="the result; benchmarks/results/accuracy_STUDY.json")
+    args = parser.parse_args()
+    rows = STUDIES[args.study]
+    if unknown := set(args.rows or ()) - set(rows):
+        parser.error(f"--rows: expected some of {', '.join(rows)}, got {', '.join(sorted(unknown))}")
+    labels = args.rows or list(rows)
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        # By seed first, so that what an interrupted study leaves can be compared.
+        tasks = {pool.submit(run, args, label, seed): (label, seed) for seed in args.seeds for label in labels}
+        for done in as_completed(tasks):
+            label, seed = tasks[done]
+            print(f"{label}, seed {seed}: mIoU {100 * done.result()['miou']:.1f} %", flush=True)
+    results = {label: [task.result() for task, key in tasks.items() if key[0] == label] for label in labels}
+    report(args, results)
+
+
+def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
+    """Train a network from scratch and score its last state, unless that was done before."""
+    row = STUDIES[args.study][label]
+    budget = {"fold": args.fold, "shot": args.shot, "steps": args.steps, "lr": args.lr, "test": args.test_episodes}
+    decided = {"row": dataclasses.asdict(row), "seed": seed, **budget}
+    folder = args.runs / hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:12]
+    if (folder / "score.json").is_file():
+        return json.loads((folder / "score.json").read_text())
+    # What Lightning and PyTorch say to each other is nothing to the reader of a table.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    torch.set_num_threads(1)
+    seed_everything(seed, verbose=False)
+    data = make_data(args, seed)
+    model = build_model(row.network, **row.changes)
+    task = FewShotTask(model, schedule="adamw_one_cycle", lr=args.lr, lr_multipliers=row.lr_multipliers)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=EPOCHS,
+        limit_val_batches=0,
+        gradient_clip_val=1.0,
+        logger=CSVLogger(folder.parent, name=folder.name, version=""),
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        log_every_n_steps=20,
+    )
+    started = time.perf_counter()
+    trainer.fit(task, data)
+    seconds = time.perf_counter() - started
+    trainer.test(task, data, verbose=False)
+    score, names = task.test_score, data.pictures("test").class_names
+    result = {
+        **decided,
+        "label": label,
+        "miou": score.miou.item(),
+        "fb_iou": score.fb_iou.item(),
+        "class_iou": {names[class_id]: round(iou.item(), 4) for class_id, iou in score.class_iou.items()},
+        "training_steps": trainer.global_step,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training_seconds": round(seconds),
+    }
+    (folder / "score.json").write_text(json.dumps(result, indent=1))
+    return result
+
+
+def make_data(args: argparse.Namespace, seed: int) -> EpisodeDataModule:
+    """Episodes of generated shapes: the seed decides the training's; the test's are the same for every run."""
+    return EpisodeDataModule(
+        Shapes(args.fold),
+        shot=args.shot,
+        size=SIZE,
+        batch_size=BATCH,
+        test_batch_size=20,
+        episodes_per_epoch=BATCH * max(1, args.steps // EPOCHS),
+        test_episodes=args.test_episodes,
+        seed=seed,
+        protocol_name="accuracy",
+        train_transform=TestTransform(SIZE),
+    )
+
+
+def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -> None:
+    """Print mean and spread of every row, and write every run."""
+    lines = []
+    for label, runs in results.items():
+        mious = [100 * run["miou"] for run in runs]
+        lines.append(
+            (
+                label,
+                mean_and_spread(mious),
+                mean_and_spread([100 * run["fb_iou"] for run in runs]),
+                " ".join(f"{miou:.1f}" for miou in mious),
+                f"{runs[0]['parameters']:,}",
+                f"{statistics.mean(run['training_seconds'] for run in runs):.0f}",
+            )
+        )
+    protocol = make_data(args, 0).protocol()
+    print("\n" + table(("", "mIoU %", "FB-IoU %", "mIoU by seed", "parameters", "seconds"), lines))
+    print(f"protocol: {protocol}; {args.steps} steps of {BATCH} episodes, seeds {' '.join(map(str, args.seeds))}")
+    options = {name: value for name, value in vars(args).items() if name not in ("runs", "out", "processes")}
+    result = {
+        "study": options,
+        "protocol": str(protocol),
+        "runs": [run for runs in results.values() for run in runs],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit(),
+    }
+    out = args.out or HERE / "results" / f"accuracy_{args.study}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1))
+    print(f"written to {out}")
+
+
+def mean_and_spread(values: list[float]) -> str:
+    """The mean, and the standard deviation over the seeds where there are several."""
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def commit() -> str:
+    """The commit, with a + where files differ from it."""
+    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
