@@ -11,16 +11,17 @@ import dpcn_modules
 
 SOURCE = Path(dpcn_modules.__file__).parent
 PUBLIC = {
-    "": "DCM DPCN FFM SAM DCMInteraction DynamicConvolutionModule FeatureFilteringModule FewShotSegmenter "
-    "Prediction SupportActivationModule build_model load_model",
+    "": "CANet DCM DPCN FFM PANet PFENet SAM DCMInteraction DynamicConvolutionModule FeatureFilteringModule "
+    "FewShotSegmenter Prediction SupportActivationModule add_dcm build_model load_model remove_dcm",
     "functional": "dynamic_conv2d dynamic_conv2d_multi foreground_pool masked_average_pool prior_mask "
     "region_activation resize_mask",
     "modules": "ASPP DCM DCMInteraction Decoder DynamicConvolutionModule FFM FeatureFilteringModule SAM "
     "SupportActivationModule",
-    "models": "BACKBONES Backbone Checkpoint DPCN DPCNSettings MODELS build_backbone build_model load_model "
-    "read_checkpoint",
+    "models": "BACKBONES Backbone CANet CANetSettings Checkpoint DPCN DPCNSettings FewShotNetwork Host MODELS PANet "
+    "PANetSettings PFENet PFENetSettings build_backbone build_model load_model read_checkpoint",
+    "adapters": "add_dcm remove_dcm",
     "training": "EpisodeDataModule EpisodeIoU FewShotTask Score episode_loss mask_loss",
-    "evaluation": "Protocol best_prior_threshold logits_at_original_size",
+    "evaluation": "FUSIONS Fusion Protocol best_prior_threshold fuse_shots logits_at_original_size one_shot_logits",
 }
 ROOMS = {
     "_checks": set(),
@@ -28,6 +29,7 @@ ROOMS = {
     "functional": {"_checks"},
     "modules": {"_checks", "functional"},
     "models": {"_checks", "functional", "interface", "modules"},
+    "adapters": {"_checks", "models", "modules"},
     "data": {"_checks"},
     "evaluation": {"_checks", "data", "functional", "interface"},
     "training": {"_checks", "data", "evaluation", "functional", "interface"},

@@ -18,7 +18,7 @@ from dpcn_modules.data.folder import ClassFolders
 from dpcn_modules.data.pascal import Pascal5i
 from dpcn_modules.data.shapes import Shapes
 from dpcn_modules.data.source import PictureSource
-from dpcn_modules.data.transforms import TestTransform, TrainTransform
+from dpcn_modules.data.transforms import TestTransform
 
 
 @pytest.mark.parametrize("draw", ["class", "image"])
@@ -190,26 +190,6 @@ def test_boxes_are_drawn_before_the_transform_cuts() -> None:
         boxes = torch.stack([annotate(mask, "box") for mask in precise.support_masks])
         drawn_after += torch.equal(episode.support_masks, boxes)
     assert drawn_after < 6
-
-
-@pytest.mark.parametrize("annotation", ["box", "class_box"])
-def test_every_picture_finds_the_same_random_numbers_whatever_the_annotation(annotation: str) -> None:
-    def numbers(rule: str) -> set[float]:
-        found: set[float] = set()
-        crop = TrainTransform(size=32, min_kept=0.95)
-
-        def transform(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-            found.add(float(torch.rand(())))
-            return crop(image, mask)
-
-        pictures = Shapes(0, picture_size=64).split("train")
-        for _ in episodes_of(pictures, shot=3, transform=transform, annotation=rule):
-            pass
-        return found
-
-    expected = numbers("mask")
-    assert len(expected) == 6 * (1 + 3)
-    assert numbers(annotation) == expected
 
 
 def test_boxes_leave_the_augmented_query_as_it_is() -> None:

@@ -13,6 +13,11 @@ from dpcn_modules.models.backbones import Backbone, ResNetBackbone, build_backbo
 SIDES_AT_473 = {
     "resnet50": (60, 60, 60),
     "resnet101": (60, 60, 60),
+    "resnet50_deep_stem": (60, 60, 60),
+    "resnet101_deep_stem": (60, 60, 60),
+    "resnet50_early_stride": (60, 60, 60),
+    "resnet101_early_stride": (60, 60, 60),
+    "vgg16_dilated": (60, 60, 60),
     "vgg16": (59, 29, 29),
     "vgg16_bn": (59, 29, 29),
     "small": (119, 119, 119),
@@ -78,7 +83,7 @@ def test_small_backbone_sees_a_picture_alone_as_among_others() -> None:
         torch.testing.assert_close(alone, among[:1])
 
 
-@pytest.mark.parametrize("name", ["resnet50", "resnet101"])
+@pytest.mark.parametrize("name", ["resnet50", "resnet101", "resnet50_deep_stem", "resnet50_early_stride"])
 def test_resnet_dilates_every_3x3_convolution_of_layer3_and_layer4(name: str) -> None:
     with torch.device("meta"):
         backbone = build_backbone(name)
@@ -95,6 +100,55 @@ def test_vgg_ends_its_stages_after_the_third_and_fourth_pool_and_before_the_fift
     pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
     assert len(pools) == 4
     assert VGG_ENDS[name] == (pools[2] + 1, pools[3] + 1, len(layers))
+
+
+def test_deep_stem_has_three_convolutions_and_layer1_takes_what_they_give() -> None:
+    backbone = build_backbone("resnet50_deep_stem").eval()
+    stem = [
+        (conv.in_channels, conv.out_channels, conv.stride, conv.kernel_size)
+        for conv in (backbone.get_submodule(f"conv{i}") for i in (1, 2, 3))
+    ]
+    assert stem == [(3, 64, (2, 2), (3, 3)), (64, 64, (1, 1), (3, 3)), (64, 128, (1, 1), (3, 3))]
+    seen = []
+    backbone.layer1.register_forward_pre_hook(lambda part, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        backbone(picture())
+        x = picture()
+        for i in (1, 2, 3):
+            x = backbone.get_submodule(f"bn{i}")(backbone.get_submodule(f"conv{i}")(x)).relu()
+    assert torch.equal(seen[0], torch.nn.functional.max_pool2d(x, 3, 2, 1))
+
+
+def test_deep_stem_takes_no_weights_of_torchvisions() -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected the path of a file with a state dict, got 'imagenet'"):
+        build_backbone("resnet50_deep_stem", weights="imagenet")
+
+
+def test_early_stride_moves_the_stride_of_layer2_to_its_first_convolution_and_rounds_up() -> None:
+    with torch.device("meta"):
+        block = build_backbone("resnet50_early_stride").get_submodule("layer2.0")
+        sizes = {
+            name: build_backbone(name)(torch.zeros(1, 3, 64, 64))[0].shape[-1]
+            for name in ("resnet50", "resnet50_early_stride")
+        }
+    assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
+    assert sizes == {"resnet50": 8, "resnet50_early_stride": 9}
+
+
+def test_dilated_vgg_ends_without_a_relu_and_with_dilation_in_layer4() -> None:
+    with torch.device("meta"):
+        features = build_backbone("vgg16_dilated").get_submodule("features")
+    assert [layer.dilation for layer in features[24:] if isinstance(layer, nn.Conv2d)] == [(2, 2)] * 3
+    assert isinstance(features[-1], nn.Conv2d)
+    pools = [layer for layer in features if isinstance(layer, nn.MaxPool2d)]
+    assert [(pool.kernel_size, pool.stride, pool.padding) for pool in pools] == [(3, 2, 1)] * 3 + [(3, 1, 1)]
+
+
+def test_backbone_leaves_layer4_out_where_it_is_not_asked_for() -> None:
+    backbone = build_backbone("small")
+    _, layer3, high = backbone(picture(), high=False)
+    assert torch.equal(high, layer3)
+    assert torch.equal(backbone.last(layer3), backbone(picture())[2])
 
 
 def test_vgg_gives_what_its_layers_give_up_to_each_end() -> None:
@@ -227,7 +281,7 @@ def test_frozen_norm_stays_when_its_layers_are_made_synchronous() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet5", {}, "``name``: expected one of resnet50, resnet101, vgg16, vgg16_bn, small, got 'resnet5'"),
+        ("resnet5", {}, "``name``: expected one of resnet50, resnet101, resnet50_deep_stem, .*, small, got 'resnet5'"),
         ("small", {"trainable": "layer3"}, "``trainable``: expected one of all, layer4, none, got 'layer3'"),
         ("small", {"widths": (8, 16, 24)}, r"``widths``: expected four positive multiples of 8.*\(8, 16, 24\)"),
         ("small", {"widths": (8, 8, 8, 12)}, r"``widths``: expected four positive multiples of 8.*8, 12\)"),

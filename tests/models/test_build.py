@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dpcn_modules.models import MODELS, build_model, load_model
+from dpcn_modules.models import MODELS, build_backbone, build_model, load_model
 
 
 def save(model, path, **entries):
@@ -12,9 +12,28 @@ def save(model, path, **entries):
     return path
 
 
-def test_models_are_dpcn_and_baseline_on_every_backbone():
+def test_models_are_every_network_on_every_backbone():
     backbones = ("resnet50", "resnet101", "vgg16", "vgg16_bn", "small")
-    assert sorted(MODELS) == sorted(f"{kind}_{name}" for kind in ("dpcn", "baseline") for name in backbones)
+    kinds = ("dpcn_{}", "baseline_{}", "pfenet_{}", "pfenet_{}_dcm", "canet_{}", "canet_{}_dcm", "panet_{}")
+    assert sorted(MODELS) == sorted(kind.format(name) for kind in kinds for name in backbones)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "small" not in name])
+def test_every_name_builds_its_network(name):
+    with torch.device("meta"):
+        model = build_model(name)
+    assert type(model).__name__.lower() == name.split("_")[0].replace("baseline", "dpcn")
+    assert (getattr(model, "interaction", None) is not None) == name.endswith("_dcm")
+
+
+@pytest.mark.parametrize(
+    ("name", "trainable"),
+    [("dpcn_small", "layer4"), ("pfenet_small", "none"), ("canet_small", "none"), ("panet_small", "all")],
+)
+def test_with_weights_a_network_trains_what_its_authors_trained(name, trainable, tmp_path):
+    torch.save(build_backbone("small").state_dict(), tmp_path / "small.pt")
+    assert build_model(name, weights=str(tmp_path / "small.pt")).backbone.trainable == trainable
+    assert build_model(name).backbone.trainable == "all"
 
 
 def test_build_model_lists_the_known_names():
@@ -37,11 +56,12 @@ def test_load_model_builds_what_was_saved(tmp_path):
     )
 
 
-def test_load_model_needs_no_pretrained_weights_but_keeps_what_they_decided(tmp_path):
-    source = build_model("baseline_small", trainable="layer4", frozen_norm=True)
-    source.recipe = {"name": "baseline_small", "weights": "gone.pt", "trainable": None}
+@pytest.mark.parametrize(("name", "trainable"), [("baseline_small", "layer4"), ("pfenet_small", "none")])
+def test_load_model_needs_no_pretrained_weights_but_keeps_what_they_decided(name, trainable, tmp_path):
+    source = build_model(name)
+    source.recipe = {"name": name, "weights": "gone.pt", "trainable": None}
     loaded = load_model(save(source, tmp_path / "a.ckpt"))
-    assert loaded.backbone.trainable == "layer4"
+    assert loaded.backbone.trainable == trainable
     assert loaded.backbone.frozen_norm
 
 
