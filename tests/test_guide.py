@@ -1,4 +1,4 @@
-"""The guide on the plug: its blocks run and print what it says, its claims hold, and its example runs."""
+"""The guides: their blocks run and print what they say, their claims hold, and the plug's example runs."""
 
 import contextlib
 import difflib
@@ -20,12 +20,26 @@ from dpcn_modules import DCMInteraction
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide" / "plug_dcm.md"
+HOSTS = ROOT / "docs" / "guide" / "hosts.md"
 EXAMPLE = ROOT / "examples" / "plug_dcm_into_your_model.py"
 
 
-def fences() -> list[tuple[str, str]]:
+def fences(page: Path = GUIDE) -> list[tuple[str, str]]:
     """Language and content of every fenced block, in order."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def run_blocks(page: Path) -> tuple[dict, list[str]]:
+    """Run the Python blocks one after the other; return their names, and what each printed."""
+    torch.manual_seed(0)
+    names, printed = {}, []
+    for language, block in fences(page):
+        if language == "python" and not block.startswith("# sketch"):
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(block, str(page), "exec"), names)
+            printed.append(out.getvalue())
+    return names, printed
 
 
 def load_example():
@@ -37,16 +51,13 @@ def load_example():
 
 @pytest.fixture(scope="module")
 def guide() -> tuple[dict, list[str]]:
-    """Run the Python blocks one after the other; return their names, and what each printed."""
-    torch.manual_seed(0)
-    names, printed = {}, []
-    for language, block in fences():
-        if language == "python" and not block.startswith("# sketch"):
-            out = io.StringIO()
-            with contextlib.redirect_stdout(out):
-                exec(compile(block, str(GUIDE), "exec"), names)
-            printed.append(out.getvalue())
-    return names, printed
+    return run_blocks(GUIDE)
+
+
+def test_the_guide_to_the_hosts_runs() -> None:
+    names, printed = run_blocks(HOSTS)
+    assert printed[-1] == "True\n"
+    assert names["host"].interaction is None
 
 
 def test_every_python_block_of_the_guide_runs(guide: tuple[dict, list[str]]) -> None:

@@ -1,0 +1,96 @@
+"""What the training scripts of this folder share: arguments, episodes, training, testing, and what is printed."""
+
+import argparse
+
+from lightning import LightningModule, Trainer
+
+from dpcn_modules import build_model, load_model
+from dpcn_modules.data import Pascal5i, Shapes, TestTransform, TrainTransform
+from dpcn_modules.models import Host, read_checkpoint
+from dpcn_modules.training import EpisodeDataModule, FewShotTask, Score
+
+FROM_SCRATCH = {"schedule": "adamw_one_cycle", "lr": 2e-3}
+
+
+def parse_arguments(description: str, *, network: str, host: bool = False) -> argparse.Namespace:
+    """Read the command line; ``host`` adds what a network is asked that gets a plug."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--voc", help="a VOC folder; without it, generated shapes")
+    parser.add_argument("--fold", type=int, default=0, choices=range(4))
+    parser.add_argument("--classes", nargs="+", help="of the VOC folder: only these, where others have too few pictures")
+    parser.add_argument("--shot", type=int, default=1)
+    parser.add_argument("--network", default=network)
+    parser.add_argument("--size", type=int, help="side of the square that the network sees; 64, or as the host learnt")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--test-episodes", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=0)
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--weights", help="of the backbone: imagenet, or a file")
+    if host:
+        start.add_argument("--published", help="weights of the whole network, as its authors' code writes them")
+        start.add_argument("--host-checkpoint", help="of the network without DCM, by dpcn fit; it names the network")
+        parser.add_argument("--backbone", help="another one than the network's, such as resnet50_deep_stem")
+        parser.add_argument("--train", choices=("head", "plug"), default="head", help="plug: all else stays as it is")
+    args = parser.parse_args()
+    if host and args.train == "plug" and not (args.published or args.host_checkpoint):
+        parser.error("--train plug needs a host that has learnt already: --published or --host-checkpoint")
+    trained_size = read_checkpoint(args.host_checkpoint).size if host and args.host_checkpoint else None
+    args.size = args.size or trained_size or 64
+    return args
+
+
+def make_data(args: argparse.Namespace) -> EpisodeDataModule:
+    """Episodes of a VOC folder with PFENet's augmentation, or of generated shapes, which vary enough without."""
+    if args.voc:
+        source = Pascal5i(args.voc, args.fold, classes=args.classes)
+        train_transform = TrainTransform(args.size, long_side=None if args.size >= 400 else args.size)
+    else:
+        source = Shapes(args.fold, picture_size=args.size)
+        train_transform = TestTransform(args.size)
+    return EpisodeDataModule(
+        source,
+        shot=args.shot,
+        size=args.size,
+        batch_size=args.batch_size,
+        episodes_per_epoch=args.steps * args.batch_size,
+        val_episodes=20,
+        test_episodes=args.test_episodes,
+        train_transform=train_transform,
+        workers=args.workers,
+        protocol_name="example",
+    )
+
+
+def make_host(args: argparse.Namespace) -> Host:
+    """The network without a plug: as `dpcn fit` left it, as its authors left it, or not trained yet."""
+    if args.host_checkpoint:
+        return load_model(args.host_checkpoint).train()
+    changes = {"backbone": args.backbone} if args.backbone else {}
+    if not args.published:
+        return build_model(args.network, weights=args.weights, **changes)
+    # The file holds the backbone too; it stays as it is, as it did in the authors' training.
+    host = build_model(args.network, trainable="none", frozen_norm=True, **changes)
+    host.load_published_state_dict(args.published)
+    return host
+
+
+def train(task: LightningModule, data: EpisodeDataModule, folder: str) -> None:
+    """Train for the steps that were asked for; checkpoints and logs go to the folder."""
+    Trainer(max_epochs=1, default_root_dir=folder, use_distributed_sampler=False).fit(task, data)
+
+
+def test(task: FewShotTask, data: EpisodeDataModule) -> Score:
+    """Score the network as it is."""
+    Trainer(logger=False, use_distributed_sampler=False).test(task, data, verbose=False)
+    return task.test_score
+
+
+def print_score(score: Score, data: EpisodeDataModule, *, host: Score | None = None) -> None:
+    """The score of each class and the means, with how they were made; with ``host``, its own score beside each."""
+    names = data.pictures("test").class_names
+    beside = "  with DCM (host alone)" if host else ""
+    for class_id, iou in score.class_iou.items():
+        print(f"{names[class_id]:<16} {_percent(iou, host and host.class_iou[class_id])}{beside}")
+    miou, fb_iou = _percent(score.miou, host and host.miou), _percent(score.fb_iou, host and host.fb_iou)
+    print(f"mIoU {miou}, FB-IoU {fb_iou}; {data.protocol()}")
