@@ -2,7 +2,7 @@
 
 import argparse
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 
 from dpcn_modules import build_model, load_model
 from dpcn_modules.data import Pascal5i, Shapes, TestTransform, TrainTransform
@@ -17,7 +17,9 @@ def parse_arguments(description: str, *, network: str, host: bool = False) -> ar
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voc", help="a VOC folder; without it, generated shapes")
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
-    parser.add_argument("--classes", nargs="+", help="of the VOC folder: only these, where others have too few pictures")
+    parser.add_argument(
+        "--classes", nargs="+", help="of the VOC folder: only these, where others have too few pictures"
+    )
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--network", default=network)
     parser.add_argument("--size", type=int, help="side of the square that the network sees; 64, or as the host learnt")
@@ -75,22 +77,27 @@ def make_host(args: argparse.Namespace) -> Host:
     return host
 
 
-def train(task: LightningModule, data: EpisodeDataModule, folder: str) -> None:
+def train(task: FewShotTask, data: EpisodeDataModule, folder: str) -> None:
     """Train for the steps that were asked for; checkpoints and logs go to the folder."""
     Trainer(max_epochs=1, default_root_dir=folder, use_distributed_sampler=False).fit(task, data)
 
 
 def test(task: FewShotTask, data: EpisodeDataModule) -> Score:
-    """Score the network as it is."""
+    """Score the network as it is now."""
     Trainer(logger=False, use_distributed_sampler=False).test(task, data, verbose=False)
     return task.test_score
 
 
-def print_score(score: Score, data: EpisodeDataModule, *, host: Score | None = None) -> None:
-    """The score of each class and the means, with how they were made; with ``host``, its own score beside each."""
+def print_score(score: Score, data: EpisodeDataModule, *, before: Score | None = None) -> None:
+    """IoU of each class and the means, by which protocol; ``before``: beside them, the host's without the plug."""
     names = data.pictures("test").class_names
-    beside = "  with DCM (host alone)" if host else ""
     for class_id, iou in score.class_iou.items():
-        print(f"{names[class_id]:<16} {_percent(iou, host and host.class_iou[class_id])}{beside}")
-    miou, fb_iou = _percent(score.miou, host and host.miou), _percent(score.fb_iou, host and host.fb_iou)
-    print(f"mIoU {miou}, FB-IoU {fb_iou}; {data.protocol()}")
+        beside = f"   without DCM {100 * before.class_iou[class_id]:5.1f}" if before else ""
+        print(f"{names[class_id]:<16} {100 * iou:5.1f}{beside}")
+    if before:
+        print(f"without DCM: {_means(before)}")
+    print(f"{_means(score)}; {data.protocol()}")
+
+
+def _means(score: Score) -> str:
+    return f"mIoU {100 * score.miou:.1f}, FB-IoU {100 * score.fb_iou:.1f}"

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from dpcn_modules.models import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +40,49 @@ def test_train_dpcn_takes_a_voc_folder(tmp_path, real_data):
     arguments = [f"--voc={real_data / 'voc2012_subset'}", "--fold=2", "--steps=2", "--test-episodes=4", "--size=65"]
     printed = run(ROOT / "examples" / "train_dpcn.py", *arguments, "--classes", *classes, folder=tmp_path)
     assert "example: pascal5i fold 2 test" in printed
+
+
+def saved(folder, host):
+    """The checkpoint that the example with this host wrote."""
+    (path,) = (folder / "runs" / f"train_{host}_dcm").rglob("*.ckpt")
+    return torch.load(path, weights_only=True)
+
+
+def run_plug(host, *arguments, folder):
+    """Run the example that plugs DCM into a host, for a few steps."""
+    return run(ROOT / "examples" / f"train_{host}_dcm.py", "--test-episodes=10", *arguments, folder=folder)
+
+
+@pytest.mark.parametrize("host", ["canet", "pfenet"])
+def test_a_host_with_dcm_from_scratch_prints_the_score_and_its_protocol(tmp_path, host):
+    printed = run_plug(host, "--steps=4", folder=tmp_path)
+    assert re.search(r"^mIoU \d+\.\d, FB-IoU \d+\.\d; example: shapes fold 0 test", printed, re.MULTILINE)
+    assert "without DCM" not in printed
+    assert saved(tmp_path, host)["recipe"]["dcm"] is True
+
+
+def test_a_plug_for_a_published_canet_prints_both_scores_and_leaves_the_host_as_it_was(tmp_path):
+    host = build_model("canet_small")
+    published = {theirs: host.state_dict()[ours] for ours, theirs in host.published_names().items()}
+    torch.save({"state_dict": published}, tmp_path / "canet.pth")
+    printed = run_plug("canet", "--published=canet.pth", "--train=plug", "--steps=4", folder=tmp_path)
+    assert re.search(r"^without DCM: mIoU \d+\.\d, FB-IoU \d+\.\d$", printed, re.MULTILINE)
+    assert re.search(r"^gear +\d+\.\d +without DCM +\d+\.\d$", printed, re.MULTILINE)
+    after = saved(tmp_path, "canet")["state_dict"]
+    assert all(torch.equal(after[f"model.{ours}"], host.state_dict()[ours]) for ours in host.published_names())
+    assert after["model.interaction.merge.weight"].any()
+
+
+def test_a_plug_for_a_pfenet_of_one_s_own_takes_its_size_and_trains_its_head(tmp_path):
+    host = build_model("pfenet_small", channels=16)
+    state = {f"model.{name}": value for name, value in host.state_dict().items()}
+    torch.save({"recipe": host.recipe, "state_dict": state, "size": 32}, tmp_path / "host.ckpt")
+    printed = run_plug("pfenet", "--host-checkpoint=host.ckpt", "--steps=2", folder=tmp_path)
+    assert "without DCM: mIoU" in printed
+    assert "seen at 32 px" in printed
+    after = saved(tmp_path, "pfenet")
+    assert after["recipe"]["channels"] == 16
+    assert not torch.equal(after["state_dict"]["model.merge.0.weight"], state["model.merge.0.weight"])
 
 
 def test_segment_my_pictures_writes_mask_and_overlay(tmp_path):

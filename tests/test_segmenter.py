@@ -13,7 +13,7 @@ from dpcn_modules.data.episodes import target_mask
 from dpcn_modules.data.images import load_image, load_mask
 from dpcn_modules.data.transforms import TestTransform
 from dpcn_modules.evaluation import logits_at_original_size
-from dpcn_modules.models import DPCN, build_model
+from dpcn_modules.models import FewShotNetwork, build_model
 from dpcn_modules.segmenter import FewShotSegmenter
 
 SIZE = 64
@@ -31,17 +31,17 @@ def mask(height: int = 48, width: int = 80) -> Tensor:
 
 
 @pytest.fixture
-def model() -> DPCN:
+def model() -> FewShotNetwork:
     torch.manual_seed(0)
     return build_model("dpcn_small")
 
 
 @pytest.fixture
-def segmenter(model: DPCN) -> FewShotSegmenter:
+def segmenter(model: FewShotNetwork) -> FewShotSegmenter:
     return FewShotSegmenter(model, size=SIZE)
 
 
-def save_checkpoint(model: DPCN, path: Path, **extra: int) -> Path:
+def save_checkpoint(model: FewShotNetwork, path: Path, **extra: int) -> Path:
     parameters = {f"model.{name}": value for name, value in model.state_dict().items()}
     torch.save({"recipe": model.recipe, "state_dict": parameters, **extra}, path)
     return path
@@ -57,8 +57,13 @@ def test_segment_and_probability_have_the_pictures_own_size(segmenter: FewShotSe
     assert 0 <= probability.min() <= probability.max() <= 1
 
 
-@pytest.mark.parametrize("shot", [1, 3])
-def test_segmenter_equals_forward_of_the_network_on_the_same_episode(segmenter: FewShotSegmenter, shot: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "shot"),
+    [("dpcn_small", 1), ("dpcn_small", 3), ("pfenet_small", 2), ("canet_small_dcm", 2), ("panet_small", 2)],
+)
+def test_segmenter_equals_forward_of_the_network_on_the_same_episode(name: str, shot: int) -> None:
+    torch.manual_seed(0)
+    segmenter = FewShotSegmenter(build_model(name), size=SIZE)
     images, query = [picture(40, 60 + i, seed=i) for i in range(shot)], picture(50, 30, seed=9)
     masks = [mask(40, 60 + i) for i in range(shot)]
     transform = TestTransform(SIZE)
@@ -132,7 +137,7 @@ def test_segment_rejects_threshold_that_is_no_probability(segmenter: FewShotSegm
         segmenter.segment(picture(), threshold=threshold)
 
 
-def test_network_given_in_training_mode_is_used_in_evaluation_mode_and_left_unchanged(model: DPCN) -> None:
+def test_network_given_in_training_mode_is_used_in_evaluation_mode_and_left_unchanged(model: FewShotNetwork) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     segmenter = FewShotSegmenter(model.train(), size=SIZE)
     segmenter.set_support(picture(), mask())
@@ -240,12 +245,12 @@ def test_segmenting_without_support_is_an_error(segmenter: FewShotSegmenter, met
         getattr(segmenter, method)(picture())
 
 
-def test_device_that_is_not_there_is_an_error(model: DPCN) -> None:
+def test_device_that_is_not_there_is_an_error(model: FewShotNetwork) -> None:
     with pytest.raises(ValueError, match=r"``device``: .* got 'cuda:99', .* `dpcn info` says why, and device='cpu'"):
         FewShotSegmenter(model, size=SIZE, device="cuda:99")
 
 
-def test_size_that_is_not_positive_is_an_error(model: DPCN) -> None:
+def test_size_that_is_not_positive_is_an_error(model: FewShotNetwork) -> None:
     with pytest.raises(ValueError, match="``size``: expected a positive number of pixels, got 0"):
         FewShotSegmenter(model, size=0)
 
@@ -254,7 +259,7 @@ def test_size_that_is_not_positive_is_an_error(model: DPCN) -> None:
     ("saved", "asked", "size"), [({"size": 96}, None, 96), ({}, None, 473), ({"size": 96}, 48, 48), ({}, 48, 48)]
 )
 def test_from_checkpoint_takes_the_asked_size_else_the_trained_one_else_473(
-    model: DPCN, tmp_path: Path, saved: dict[str, int], asked: int | None, size: int
+    model: FewShotNetwork, tmp_path: Path, saved: dict[str, int], asked: int | None, size: int
 ) -> None:
     path = save_checkpoint(model, tmp_path / "best.ckpt", **saved)
     assert FewShotSegmenter.from_checkpoint(path, size=asked, device="cpu").size == size
@@ -268,7 +273,7 @@ def test_from_checkpoint_segments_as_the_network_that_was_saved(segmenter: FewSh
     assert torch.equal(loaded.probability(picture(seed=3)), segmenter.probability(picture(seed=3)))
 
 
-def test_from_checkpoint_runs_on_the_gpu_where_there_is_one(model: DPCN, tmp_path: Path) -> None:
+def test_from_checkpoint_runs_on_the_gpu_where_there_is_one(model: FewShotNetwork, tmp_path: Path) -> None:
     loaded = FewShotSegmenter.from_checkpoint(save_checkpoint(model, tmp_path / "best.ckpt", size=SIZE))
     assert loaded.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     loaded.set_support(picture(), mask())

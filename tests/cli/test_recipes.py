@@ -52,6 +52,14 @@ def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
     assert result["protocol"]["episodes"] == 6
     assert result["protocol"]["id"] in printed
     assert result["checkpoint"] == str(last)
+    assert result["fusion"] == "concat"
+
+    fused = ["--model.fusion=vote", "--data.shot=3", "--data.annotation=box"]
+    assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}", *fused]) == 0
+    printed = capsys.readouterr().out
+    assert "3-shot, 6 episodes" in printed
+    assert "supports annotated by box" in printed
+    assert "one-shot masks fused by vote" in printed
 
 
 def test_a_checkpoint_of_another_network_is_refused(here, capsys):

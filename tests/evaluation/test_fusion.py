@@ -108,10 +108,11 @@ def test_concat_is_no_fusion_of_masks():
         fuse_shots(torch.zeros(5, 2, 4, 4), "concat")
 
 
+@pytest.mark.parametrize("name", ["dpcn_small", "baseline_small", "pfenet_small_dcm", "canet_small_dcm", "panet_small"])
 @torch.no_grad()
-def test_one_shot_logits_are_the_forward_on_each_shot_alone():
+def test_one_shot_logits_are_the_forward_on_each_shot_alone(name):
     torch.manual_seed(0)
-    model = build_model("dpcn_small").eval()
+    model = build_model(name).eval()
     query_image, support_images, support_masks = episode_batch(2, 3)
     support_masks = torch.stack([support_masks[:, k].roll(8 * k, dims=-2) for k in range(3)], dim=1)
     logits = one_shot_logits(model, query_image, support_images, support_masks)

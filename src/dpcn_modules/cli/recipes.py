@@ -69,7 +69,8 @@ class RecipeCLI(LightningCLI):
             return
         names = self.datamodule.pictures("test").class_names
         print(score_table(score, names))
-        print(f"protocol: {protocol}")
+        fused = "" if self.model.fusion == "concat" else f"; one-shot masks fused by {self.model.fusion}"
+        print(f"protocol: {protocol}{fused}")
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         result = {
