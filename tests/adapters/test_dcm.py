@@ -7,6 +7,7 @@ import torch
 from models.base import episode_batch
 
 from dpcn_modules import DCMInteraction, add_dcm, build_model, load_model, remove_dcm
+from dpcn_modules.adapters import train_plug_only
 from dpcn_modules.training import episode_loss
 
 HOSTS = ("pfenet_small", "canet_small")
@@ -134,9 +135,20 @@ def test_a_host_given_by_its_parts_has_no_recipe_and_gets_none(host):
     assert remove_dcm(host).recipe == {}
 
 
+def test_a_host_built_with_the_plug_can_be_frozen_around_it():
+    host = build_model("canet_small_dcm", trainable="layer4")
+    before = {name for name, parameter in host.named_parameters() if parameter.requires_grad}
+    train_plug_only(host)
+    learning = {name.split(".")[0] for name, parameter in host.named_parameters() if parameter.requires_grad}
+    assert learning == {"interaction"}
+    remove_dcm(host)
+    after = {name for name, parameter in host.named_parameters() if parameter.requires_grad}
+    assert after == {name for name in before if not name.startswith("interaction.")}
+
+
 @pytest.mark.parametrize("name", ["dpcn_small", "panet_small"])
 def test_a_network_without_the_place_is_refused(name):
-    for adapter in (add_dcm, remove_dcm):
+    for adapter in (add_dcm, remove_dcm, train_plug_only):
         with pytest.raises(TypeError, match=r"expected a PFENet or a CANet .*, got (DPCN|PANet); .*plug_dcm\.md"):
             adapter(build_model(name))
 
@@ -149,8 +161,9 @@ def test_plugging_twice_is_refused_and_leaves_the_first(host):
 
 
 def test_removing_what_is_not_there_is_refused(host):
-    with pytest.raises(ValueError, match=r"without; add_dcm\(host\) plugs one in"):
-        remove_dcm(host)
+    for adapter in (remove_dcm, train_plug_only):
+        with pytest.raises(ValueError, match=r"without; add_dcm\(host\) plugs one in"):
+            adapter(host)
 
 
 def test_a_plug_of_other_channels_is_refused_and_nothing_is_lost(host):

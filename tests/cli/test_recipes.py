@@ -80,6 +80,31 @@ def test_an_unknown_network_is_named(here, capsys):
     assert "Did you mean 'dpcn_small'" in capsys.readouterr().err
 
 
+def test_a_host_starts_from_published_weights_and_trains_its_plug_alone(here):
+    torch.manual_seed(1)
+    host = build_model("canet_small")
+    names = host.published_names()
+    torch.save({names[own]: value for own, value in host.state_dict().items() if own in names}, "released.pth")
+    recipe = ["--model.network=canet_small_dcm", "--model.published=released.pth", "--model.train=plug"]
+    assert fit(*recipe, "--trainer.max_epochs=1") == 0
+    trained = load_model(here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt").state_dict()
+    assert all(torch.equal(trained[name], value) for name, value in host.state_dict().items() if name in names)
+    assert trained["interaction.merge.weight"].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.network=dpcn_small", "--model.published=x.pth"], "``published``: expected a network with released"),
+        (["--model.network=canet_small", "--model.train=plug"], "without; add_dcm(host) plugs one in"),
+        (["--model.network=canet_small", "--model.published=gone.pth"], "no file gone.pth"),
+    ],
+)
+def test_published_weights_and_the_plug_need_a_host(here, capsys, arguments, message):
+    assert fit(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_missing_data_folder_shows_the_expected_tree(here, capsys):
     arguments = [f"--config={CONFIGS / 'pascal5i.yaml'}", "--model.changes={}", "--data.source.init_args.root=gone"]
     assert main(["fit", *arguments, "--trainer.accelerator=cpu"]) == 2

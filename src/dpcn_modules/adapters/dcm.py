@@ -65,7 +65,7 @@ def add_dcm(
     Reference: Liu et al., CVPR 2022, supplement, table A4.
     """
     check_choice("train", train, get_args(Trained))
-    _check_host(host)
+    _checked(host)
     if host.interaction is not None:
         raise ValueError(
             f"``host``: expected a host without a plug, got a {type(host).__name__} that has one; "
@@ -77,15 +77,35 @@ def add_dcm(
             host.channels, kernel_size, generation, branches, network_width=network_width, backend=backend
         ).to(like.device, like.dtype)
     _check_plug(plug, host)
-    frozen = [name for name, parameter in host.named_parameters() if parameter.requires_grad and train == "plug"]
-    host.before_plug = BeforePlug(tuple(frozen), host.backbone.frozen_norm, dict(host.recipe))
-    _set_trainable(host, frozen, False)
-    host.backbone.frozen_norm |= train == "plug"
-    host.interaction = plug
+    host.before_plug = BeforePlug((), host.backbone.frozen_norm, dict(host.recipe))
+    host.interaction = plug.train(host.training)
     if host.recipe:
         host.recipe |= {"dcm": True, **plug.dynamic_convolution.settings}
-    host.train(host.training)
+    if train == "plug":
+        train_plug_only(host)
     return host
+
+
+def train_plug_only(host: nn.Module) -> None:
+    """Freeze a host around its plug: its other parameters and its norm statistics stay as they are.
+
+    :func:`remove_dcm` makes trainable again what this froze.
+
+    Args:
+        host: one with a plug, by :func:`add_dcm` or built with it.
+
+    Raises:
+        TypeError: the host has no place for a plug.
+        ValueError: it has no plug.
+    """
+    host = _checked(host)
+    before = _before_plug(host)
+    names = [name for name, parameter in host.named_parameters() if parameter.requires_grad]
+    frozen = [name for name in names if not name.startswith("interaction.")]
+    _set_trainable(host, frozen, False)
+    host.before_plug = before._replace(trainable=(*before.trainable, *frozen))
+    host.backbone.frozen_norm = True
+    host.train(host.training)
 
 
 def remove_dcm(host: HostT) -> HostT:
@@ -104,12 +124,7 @@ def remove_dcm(host: HostT) -> HostT:
         TypeError: the host has no place for a plug.
         ValueError: it has no plug.
     """
-    _check_host(host)
-    if host.interaction is None:
-        raise ValueError(
-            f"``host``: expected a host with a plug, got a {type(host).__name__} without; add_dcm(host) plugs one in."
-        )
-    before = host.before_plug or BeforePlug((), host.backbone.frozen_norm, {**host.recipe, "dcm": False})
+    before = _before_plug(_checked(host))
     host.interaction, host.before_plug = None, None
     _set_trainable(host, before.trainable, True)
     host.backbone.frozen_norm = before.frozen_norm
@@ -118,13 +133,23 @@ def remove_dcm(host: HostT) -> HostT:
     return host
 
 
-def _check_host(host: nn.Module) -> None:
+def _before_plug(host: Host) -> BeforePlug:
+    """How a host was before its plug; one that was built with it has just the plug more."""
+    if host.interaction is None:
+        raise ValueError(
+            f"``host``: expected a host with a plug, got a {type(host).__name__} without; add_dcm(host) plugs one in."
+        )
+    return host.before_plug or BeforePlug((), host.backbone.frozen_norm, {**host.recipe, "dcm": False})
+
+
+def _checked(host: nn.Module) -> Host:
     if not isinstance(host, Host):
         raise TypeError(
             f"``host``: expected a PFENet or a CANet of this library, which have a place for the plug, got "
             f"{type(host).__name__}; a compiled network or one in DDP must be unwrapped first, and a model of your own "
             f"takes the plug by two lines (docs/guide/plug_dcm.md)."
         )
+    return host
 
 
 def _check_plug(plug: nn.Module, host: Host) -> None:

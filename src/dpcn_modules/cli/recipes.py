@@ -9,9 +9,11 @@ from typing import Any
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from dpcn_modules.adapters import train_plug_only
+from dpcn_modules.adapters.dcm import Trained
 from dpcn_modules.cli.tables import score_table
 from dpcn_modules.evaluation import Protocol
-from dpcn_modules.models import build_model, read_checkpoint
+from dpcn_modules.models import Host, build_model, read_checkpoint
 from dpcn_modules.training import EpisodeDataModule, FewShotTask, Score
 
 
@@ -21,11 +23,34 @@ class RecipeTask(FewShotTask):
     Args:
         network: a name that :func:`dpcn_modules.models.build_model` knows, such as dpcn_resnet50.
         changes: settings of the network to be set otherwise.
+        published: released weights of PFENet or CANet to start from, a file.
+        train: "head", or "plug" for a host whose plug alone shall learn.
         kwargs: settings of the task.
+
+    Raises:
+        TypeError: ``published`` or "plug" with a network that is not PFENet or CANet.
+        ValueError: "plug" with a host that has none, or as the network and the task.
     """
 
-    def __init__(self, network: str = "dpcn_resnet50", changes: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(build_model(network, **(changes or {})), **kwargs)
+    def __init__(
+        self,
+        network: str = "dpcn_resnet50",
+        changes: dict[str, Any] | None = None,
+        published: str | None = None,
+        train: Trained = "head",
+        **kwargs: Any,
+    ) -> None:
+        model = build_model(network, **(changes or {}))
+        if published is not None:
+            if not isinstance(model, Host):
+                raise TypeError(
+                    f"``published``: expected a network with released weights (pfenet_* or canet_*), got {network}; "
+                    f"the weights of a backbone alone are ``changes.weights``."
+                )
+            model.load_published_state_dict(published)
+        if train == "plug":
+            train_plug_only(model)
+        super().__init__(model, **kwargs)
 
 
 class RecipeCLI(LightningCLI):
