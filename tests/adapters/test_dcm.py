@@ -173,6 +173,11 @@ def test_a_plug_of_other_channels_is_refused_and_nothing_is_lost(host):
     assert all(parameter.requires_grad for parameter in host.parameters())
 
 
+def test_a_plug_and_options_of_another_are_refused(host):
+    with pytest.raises(ValueError, match=r"``plug``: expected a plug or the options .* got both .*kernel_size=3"):
+        add_dcm(host, DCMInteraction(32), kernel_size=3)
+
+
 def test_a_module_that_is_no_plug_is_refused(host):
     with pytest.raises(TypeError, match="``plug``: expected a DCMInteraction, got Conv2d"):
         add_dcm(host, torch.nn.Conv2d(32, 32, 1))

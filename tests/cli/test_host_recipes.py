@@ -133,7 +133,7 @@ def test_a_recipe_trains_and_tests_with_one_shot_and_that_checkpoint_with_five(
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("recipe", PUBLISHED)
-def test_a_recipe_trains_with_five_shots(recipe, real_data, tmp_path, monkeypatch):
+def test_a_recipe_trains_with_five_shots_and_tests_them_fused(recipe, real_data, tmp_path, monkeypatch, capsys):
     seen = []
     training_step = FewShotTask.training_step
 
@@ -145,3 +145,6 @@ def test_a_recipe_trains_with_five_shots(recipe, real_data, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *small(recipe, real_data, "five_shot")]) == 0
     assert seen == [(PUBLISHED[recipe]["batch"], 5, 3, 65, 65)]
+    last = "--ckpt_path=runs/dpcn/version_0/checkpoints/last.ckpt"
+    assert main(["test", *small(recipe, real_data, "five_shot"), last, "--model.fusion=vote"]) == 0
+    assert "5-shot, 2 episodes" in capsys.readouterr().out

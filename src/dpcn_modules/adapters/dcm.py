@@ -8,6 +8,7 @@ from torch import nn
 from dpcn_modules._checks import check_choice
 from dpcn_modules.models import Host
 from dpcn_modules.models._host import BeforePlug
+from dpcn_modules.models.settings import DCMSettings
 from dpcn_modules.modules import DCMInteraction
 from dpcn_modules.modules.dynamic_convolution import BRANCHES
 
@@ -34,7 +35,7 @@ def add_dcm(
 
     Args:
         host: a :class:`PFENet` or :class:`CANet` of this library, or another :class:`dpcn_modules.models.Host`.
-        plug: one that was trained elsewhere; None makes a new one of the options below.
+        plug: one that was trained elsewhere, with its own options; None makes a new one of the options below.
         kernel_size: S, odd (Table 4).
         generation: "serial" (5->25) or "parallel" (5/25) (Table A1).
         branches: which of "vertical", "square", "horizontal" (Table 5).
@@ -48,7 +49,8 @@ def add_dcm(
 
     Raises:
         TypeError: the host has no place for a plug, or the plug is no :class:`DCMInteraction`.
-        ValueError: it has a plug already; the plug has other channels; or an option is not a known value.
+        ValueError: it has a plug already; the plug has other channels, or comes with options; or an option is not a
+            known value.
 
     Note:
         The paper puts DCM into CANet and PFENet (Table A4) without saying where; docs/paper_gaps.md says why there.
@@ -71,11 +73,18 @@ def add_dcm(
             f"``host``: expected a host without a plug, got a {type(host).__name__} that has one; "
             f"remove_dcm(host) takes it out."
         )
+    options = DCMSettings(
+        kernel_size=kernel_size,
+        generation=generation,
+        branches=tuple(branches),
+        network_width=network_width,
+        backend=backend,
+    )
     if plug is None:
         like = next(host.parameters())
-        plug = DCMInteraction(
-            host.channels, kernel_size, generation, branches, network_width=network_width, backend=backend
-        ).to(like.device, like.dtype)
+        plug = DCMInteraction(host.channels, **options.dcm_options()).to(like.device, like.dtype)
+    elif options != DCMSettings():
+        raise ValueError(f"``plug``: expected a plug or the options of a new one, got both ({options}); leave one out.")
     _check_plug(plug, host)
     host.before_plug = BeforePlug((), host.backbone.frozen_norm, dict(host.recipe))
     host.interaction = plug.train(host.training)
