@@ -1,6 +1,7 @@
 """PFENet: a prior mask from high-level features, and feature enrichment over a pyramid of sizes."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from dpcn_modules.models.backbones import Backbone, VGGBackbone
 from dpcn_modules.modules.decoder import init_for_relu
 
 # Where the published code cuts VGG-16-BN into its layer0 to layer4.
-_VGG_STARTS = (0, 7, 14, 24, 34)
+_VGG_CUTS = (0, 7, 14, 24, 34, 43)
 
 
 class FeatureEnrichment(nn.Module):
@@ -47,7 +48,7 @@ class FeatureEnrichment(nn.Module):
         self.merges = nn.ModuleList(_pointwise(2 * C + 1, C) for _ in range(count))
         self.passes = nn.ModuleList(_pointwise(2 * C, C) for _ in range(count - 1))
         self.refines = nn.ModuleList(_twice_3x3(C) for _ in range(count))
-        self.classifiers = nn.ModuleList(classifier(C, dropout) for _ in range(count))
+        self.classifiers = nn.ModuleList(_classifier(C, dropout) for _ in range(count))
 
     def forward(self, query_feat: Tensor, prototype: Tensor, prior: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the enriched features, concatenated, and the logits of every size."""
@@ -107,7 +108,7 @@ class PFENet(Host):
         self.enrichment = FeatureEnrichment(C, sizes, dropout=classifier_dropout)
         self.merge = _pointwise(len(sizes) * C, C)
         self.refine = _twice_3x3(C)
-        self.classifier = classifier(C, classifier_dropout)
+        self.classifier = _classifier(C, classifier_dropout)
         for part in (self.reduction_query, self.reduction_support, self.enrichment, self.merge, self.refine):
             init_for_relu(part)
         init_for_relu(self.classifier[0])
@@ -138,11 +139,11 @@ class PFENet(Host):
 
     def _renamings(self) -> list[tuple[str, str]]:
         if isinstance(self.backbone, VGGBackbone):
-            starts = dict(enumerate(_VGG_STARTS))
-            stage_of = {
-                i: max(n for n, start in starts.items() if start <= i) for i in range(len(self.backbone.features))
-            }
-            stages = [(f"backbone.features.{i}.", f"layer{n}.{i - starts[n]}.") for i, n in stage_of.items()]
+            stages = [
+                (f"backbone.features.{i}.", f"layer{stage}.{i - start}.")
+                for stage, (start, end) in enumerate(pairwise(_VGG_CUTS))
+                for i in range(start, end)
+            ]
         else:
             stem = ("conv1", "bn1", "relu", "conv2", "bn2", "relu", "conv3", "bn3")
             stages = [(f"backbone.{part}.", f"layer0.{i}.") for i, part in enumerate(stem)]
@@ -161,7 +162,7 @@ class PFENet(Host):
         ]
 
 
-def classifier(channels: int, dropout: float) -> nn.Sequential:
+def _classifier(channels: int, dropout: float) -> nn.Sequential:
     """3 x 3, ReLU, dropout, and 1 x 1 to two logits."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1, bias=False),
