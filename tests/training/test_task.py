@@ -283,3 +283,25 @@ def test_a_fusion_of_a_network_without_doors_is_refused_at_once():
     with pytest.raises(TypeError, match="got Linear without encode_image, encode_support, decode"):
         FewShotTask(torch.nn.Linear(1, 1), fusion="vote")
     assert FewShotTask(torch.nn.Linear(1, 1)).fusion == "concat"
+
+
+NETWORKS = ["panet_small", "canet_small", "canet_small_dcm", "pfenet_small", "pfenet_small_dcm", "dpcn_small"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_learns_from_boxes_and_is_scored_by_fused_shots(tmp_path, name):
+    torch.manual_seed(0)
+    task = FewShotTask(build_model(name), schedule="adamw_one_cycle", lr=1e-3, fusion="average")
+    data, seen = make_data(shot=2, annotation="box", picture_size=48), []
+
+    class Losses(Callback):
+        def on_train_epoch_end(self, trainer, task):
+            seen.append({key for key in trainer.callback_metrics if key.startswith("train/")})
+
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[Losses()], limit_val_batches=0)
+    trainer.fit(task, data)
+    trainer.test(task, data, verbose=False)
+    assert 0 <= task.test_score.miou <= 1
+    assert "annotated by box" in str(data.protocol())
+    second = {"pfenet": {"train/auxiliary"}, "canet": set()}.get(name.split("_")[0], {"train/support"})
+    assert {key for key in seen[0] if not key.startswith("train/loss")} == {"train/query"} | second
