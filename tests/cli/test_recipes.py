@@ -113,17 +113,45 @@ def test_a_missing_data_folder_shows_the_expected_tree(here, capsys):
     assert "JPEGImages" in printed
 
 
-def test_a_killed_run_resumes(here):
-    """SIGKILL in the middle of an epoch; the checkpoint there is whole, and the resume goes on from it."""
+def start(here, *arguments):
+    """A run in a process of its own, and its last.ckpt."""
     command = [sys.executable, "-m", "dpcn_modules.cli.main", "fit", f"--config={CONFIGS / 'shapes.yaml'}", *TINY]
-    process = subprocess.Popen([*command, "--trainer.max_epochs=500"], stderr=subprocess.DEVNULL)
-    checkpoint = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    return process, here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
+
+
+def wait_for(checkpoint):
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+STEPS = ("--data.episodes_per_epoch=64", "--data.batch_size=4", "--last.every_n_train_steps=1")
+
+
+def test_a_killed_run_resumes_and_ends_where_the_whole_one_does(here):
+    """SIGKILL in the middle of an epoch; the checkpoint there is whole, and the resume goes on from it."""
+    epochs = ("--trainer.max_epochs=2", "--model.schedule=sgd_poly", "--model.lr=0.01")
+    process, checkpoint = start(here, *STEPS, *epochs)
+    wait_for(checkpoint)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    reached = torch.load(checkpoint, weights_only=True)["epoch"]
-    assert fit(f"--ckpt_path={checkpoint}", f"--trainer.max_epochs={reached + 2}") == 0
-    last = here / "runs" / "dpcn" / "version_1" / "checkpoints" / "last.ckpt"
-    assert torch.load(last, weights_only=True)["epoch"] == reached + 1
+    assert torch.load(checkpoint, weights_only=True)["global_step"] < 32
+    assert fit(*STEPS, *epochs, f"--ckpt_path={checkpoint}") == 0
+    assert fit(*STEPS, *epochs) == 0
+    runs = [here / "runs" / "dpcn" / f"version_{version}" for version in (1, 2)]
+    resumed, whole = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs)
+    assert resumed["global_step"] == whole["global_step"] == 32
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+    lines = [(run / "metrics.csv").read_text().splitlines()[-1] for run in runs]
+    assert lines[0].rsplit(",", 8)[1:] == lines[1].rsplit(",", 8)[1:]
+
+
+def test_a_terminated_run_saves_and_ends_cleanly(here):
+    process, checkpoint = start(here, *STEPS, "--trainer.max_epochs=500")
+    wait_for(checkpoint)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    step = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert f"terminated at step {step}; go on with --ckpt_path" in printed

@@ -48,6 +48,7 @@ def _quiet():
         warnings.filterwarnings("ignore", message=".*logger.*configured.*|.*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
         warnings.filterwarnings("ignore", message="The dirpath has changed.*")
+        warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
         yield
 
 
@@ -151,19 +152,23 @@ def test_a_checkpoint_builds_its_network_again(tmp_path):
     assert torch.equal(loaded.decoder.conv.weight, task.model.decoder.conv.weight)
 
 
-def test_a_resumed_training_ends_where_the_whole_one_does(tmp_path):
-    """Without dropout, whose random numbers a resume draws anew."""
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_resumed_at_any_step_ends_where_the_whole_one_does(tmp_path, workers):
+    """With dropout and CANet's dropped history, inside an epoch and at its end."""
 
     def fit(folder, **resume):
         seed_everything(0, verbose=False)
-        task = FewShotTask(build_model("dpcn_small", reduction_dropout=0.0, classifier_dropout=0.0), lr=0.01)
-        checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
-        make_trainer(folder, callbacks=[checkpoint], enable_checkpointing=True).fit(task, make_data(), **resume)
-        return task.model.state_dict()
+        task = FewShotTask(build_model("canet_small", channels=8, dropout=0.5), lr=0.01)
+        checkpoint = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer = make_trainer(folder, callbacks=[checkpoint], enable_checkpointing=True)
+        trainer.fit(task, make_data(episodes_per_epoch=12, workers=workers), **resume)
+        return task.model.state_dict(), trainer.callback_metrics
 
-    whole = fit(tmp_path / "whole")
-    resumed = fit(tmp_path / "resumed", ckpt_path=tmp_path / "whole" / "epoch=0.ckpt")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    whole, metrics = fit(tmp_path / "whole")
+    for step in (1, 3, 5) if workers == 0 else (2, 3):
+        resumed, again = fit(tmp_path / f"{step}", ckpt_path=tmp_path / "whole" / f"step={step}.ckpt")
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+        assert {name: again[name] for name in metrics} == dict(metrics)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dpcn_modules.adapters import train_plug_only
 from dpcn_modules.adapters.dcm import Trained
@@ -51,6 +54,20 @@ class RecipeTask(FewShotTask):
         if train == "plug":
             train_plug_only(model)
         super().__init__(model, **kwargs)
+
+
+class SaveOnTermination(Callback):
+    """On SIGTERM (a scheduler's notice) save last.ckpt at the step that was reached; Lightning then ends the run."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save, and say how to go on."""
+        if not isinstance(exception, SIGTERMException) or trainer.state.fn != TrainerFn.FITTING:
+            return
+        last = next(each for each in trainer.checkpoint_callbacks if getattr(each, "filename", None) == "last")
+        path = Path(str(last.dirpath)) / "last.ckpt"  # type: ignore[attr-defined]
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            print(f"terminated at step {trainer.global_step}; go on with --ckpt_path {path}")
 
 
 class RecipeCLI(LightningCLI):
@@ -134,6 +151,8 @@ def run(subcommand: str, arguments: list[str]) -> None:
     """Run `fit` or `test` with the arguments after it."""
     # Lightning 2.6 uses a name that newer PyTorch deprecates, once a batch.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Ours go on where a checkpoint from inside an epoch was saved; Lightning cannot know.
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
     run_folder = {"save_dir": "runs", "name": "dpcn", "version": _next_version(Path("runs", "dpcn"))}
     loggers = [
         {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": run_folder}
@@ -148,6 +167,7 @@ def run(subcommand: str, arguments: list[str]) -> None:
         save_config_kwargs={"overwrite": True},
         trainer_defaults={
             "logger": loggers,
+            "callbacks": SaveOnTermination(),
             "use_distributed_sampler": False,
             "log_every_n_steps": 10,
         },

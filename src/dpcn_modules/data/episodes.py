@@ -196,6 +196,8 @@ class EpisodeSampler(Sampler[int]):
         episodes: number of episodes in an epoch.
         rank: this process, from 0.
         ranks: number of processes; each takes every ``ranks``-th episode.
+        epoch: the first one.
+        done: how many episodes of that epoch all ranks did together before a training was cut off; they are left out.
 
     Example:
         >>> sampler = EpisodeSampler(5, rank=1, ranks=2)
@@ -204,14 +206,15 @@ class EpisodeSampler(Sampler[int]):
         [11, 13]
     """
 
-    def __init__(self, episodes: int, *, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(self, episodes: int, *, rank: int = 0, ranks: int = 1, epoch: int = 0, done: int = 0) -> None:
         if episodes < 1 or rank not in range(ranks):
             raise ValueError(
                 f"expected ``episodes`` >= 1 and 0 <= ``rank`` < ``ranks``, got {episodes}, {rank}, {ranks}."
             )
         self.episodes = episodes
-        self.epoch = 0
+        self.epoch = epoch
         self._share = range(rank, episodes, ranks)
+        self._done = {epoch: done // ranks}
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose items come next."""
@@ -223,7 +226,8 @@ class EpisodeSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """The items in order."""
-        return (self.epoch * self.episodes + index for index in self._share)
+        share = self._share[self._done.get(self.epoch, 0) :]
+        return (self.epoch * self.episodes + index for index in share)
 
 
 def target_mask(mask: Tensor, class_id: int) -> Tensor:

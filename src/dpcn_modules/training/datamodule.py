@@ -90,6 +90,7 @@ class EpisodeDataModule(LightningDataModule):
         self.protocol_name = protocol_name
         self.train_transform = train_transform or TrainTransform(size)
         self._pictures: dict[Split, PictureSource] = {}
+        self._resumed = {"epoch": 0, "done": 0}
 
     def train_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the training classes, new ones each epoch."""
@@ -102,6 +103,20 @@ class EpisodeDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the held-out classes, the same ones each time."""
         return self._loader("test", self.test_episodes, self.test_seed, self.test_batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the training, for a checkpoint: the epoch, and how many of its episodes are done."""
+        if self.trainer is None:
+            return {}
+        fit = self.trainer.fit_loop
+        begun, batches = fit.epoch_progress.current.ready, fit.epoch_loop.batch_progress
+        if batches.is_last_batch:
+            return {"epoch": begun, "done": 0}
+        return {"epoch": max(0, begun - 1), "done": batches.current.ready * self.batch_size * self.trainer.world_size}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on at the place of a checkpoint."""
+        self._resumed = {**self._resumed, **state_dict}
 
     def pictures(self, split: Split) -> PictureSource:
         """The pictures of a split, read once."""
@@ -139,7 +154,11 @@ class EpisodeDataModule(LightningDataModule):
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         # Lightning tells a sampler that can be told which epoch it is; a test has the same episodes in all of them.
-        sampler = EpisodeSampler(episodes, rank=rank, ranks=ranks) if training else range(rank, episodes, ranks)
+        sampler = (
+            EpisodeSampler(episodes, rank=rank, ranks=ranks, **self._resumed)
+            if training
+            else range(rank, episodes, ranks)
+        )
         return DataLoader(
             dataset,
             batch_size=batch_size,

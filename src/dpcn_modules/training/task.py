@@ -1,11 +1,14 @@
 """Training and testing of any few-shot network, as a Lightning module."""
 
+import os
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data import Episode
@@ -88,6 +91,9 @@ class FewShotTask(LightningModule):
         self.auxiliary_weight = auxiliary_weight
         self.backbone_start_epoch = backbone_start_epoch
         self.fusion = fusion
+        # Kept in checkpoints: the mean of an epoch that was cut off is still over the whole epoch.
+        self.train_losses = MetricCollection({name: MeanMetric() for name in ("loss", "query", "support", "auxiliary")})
+        self.train_losses.persistent(True)
         self.val_iou = EpisodeIoU()
         self.test_iou = EpisodeIoU()
         self.test_score: Score | None = None
@@ -96,6 +102,14 @@ class FewShotTask(LightningModule):
         """Call the network."""
         prediction: Prediction = self.model(query_image, support_images, support_masks)
         return prediction
+
+    def on_train_batch_start(self, batch: Episode, batch_idx: int) -> None:
+        """Let the random numbers of a step (dropout) follow from the run's seed, so that a resume draws the same."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        place = (seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+        if batch_idx == 0:
+            self.train_losses.reset()
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         """Return the loss of a batch of episodes."""
@@ -116,11 +130,11 @@ class FewShotTask(LightningModule):
                 f"lower model.lr, clip gradients (trainer.gradient_clip_val) or use trainer.precision=bf16-mixed or "
                 f"32. The last checkpoint is intact; resume from it with --ckpt_path."
             )
-        size = batch.query_image.shape[0]
-        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        self.log("train/loss_step", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         for name, value in losses.items():
-            if name != "loss":
-                self.log(f"train/{name}", value.detach(), on_step=False, on_epoch=True, batch_size=size)
+            mean = self.train_losses[name]
+            mean.update(value.detach(), weight=batch.query_image.shape[0])
+            self.log("train/loss_epoch" if name == "loss" else f"train/{name}", mean, on_step=False, on_epoch=True)
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
