@@ -1,6 +1,7 @@
 """Trains and tests networks side by side on generated shapes, over several seeds, and prints one table.
 
     python benchmarks/accuracy.py hosts                      # the seven models, three seeds: about an hour on 2 cores
+    python benchmarks/accuracy.py plug                       # what of the plug's effect its parameters alone have
     python benchmarks/accuracy.py hosts --steps 2 --test-episodes 20 --seeds 0 --rows CANet "CANet + DCM"
 
 Every model of a study has the same backbone, budget, optimiser and episodes; one seed gives a host the same start with
@@ -59,6 +60,11 @@ STUDIES = {
         "PFENet + DCM": Row("pfenet_small_dcm"),
         "baseline": Row("baseline_small"),
         "DPCN": Row("dpcn_small"),
+    },
+    # As many parameters as the plug, and kernels that see no neighbours.
+    "plug": {
+        "CANet + DCM, kernels 1 x 1": Row("canet_small_dcm", {"kernel_size": 1}),
+        "PFENet + DCM, kernels 1 x 1": Row("pfenet_small_dcm", {"kernel_size": 1}),
     },
 }
 
