@@ -8,12 +8,8 @@ import torch
 from data.episode_helpers import episodes_of, same_episode
 from torch.utils.data import DataLoader
 
-from dpcn_modules.data.episodes import (
-    Episode,
-    EpisodeDataset,
-    EpisodeSampler,
-    collate_episodes,
-)
+from dpcn_modules.data.batches import EpisodeSampler, collate_episodes
+from dpcn_modules.data.episodes import Episode, EpisodeDataset
 from dpcn_modules.data.pascal import Pascal5i
 from dpcn_modules.data.source import PictureSource
 from dpcn_modules.data.transforms import TestTransform, TrainTransform

@@ -8,12 +8,9 @@ import torch
 from data.episode_helpers import episodes_of, same_episode
 from torch import Tensor
 
+from dpcn_modules.data.batches import collate_episodes
 from dpcn_modules.data.boxes import annotate
-from dpcn_modules.data.episodes import (
-    collate_episodes,
-    draw_episode,
-    target_mask,
-)
+from dpcn_modules.data.episodes import draw_episode, target_mask
 from dpcn_modules.data.folder import ClassFolders
 from dpcn_modules.data.pascal import Pascal5i
 from dpcn_modules.data.shapes import Shapes

@@ -50,12 +50,12 @@ def test_boxes_change_id_and_line() -> None:
 def test_a_later_field_counts_only_away_from_its_default() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Later(Protocol):
-        scales: tuple[float, ...] = (1.0,)
+        zoom: tuple[float, ...] = (1.0,)
 
     settings = {field.name: getattr(PLAIN, field.name) for field in dataclasses.fields(PLAIN)}
     assert Later(**settings).id == PLAIN.id
-    assert Later(**settings, scales=(0.7, 1.0)).id == sha(
-        "('d', ('a', 'b'), 1, 10, 0, 'class', 64, ('scales', (0.7, 1.0)))"
+    assert Later(**settings, zoom=(0.7, 1.0)).id == sha(
+        "('d', ('a', 'b'), 1, 10, 0, 'class', 64, ('zoom', (0.7, 1.0)))"
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from dpcn_modules.data import Shapes, TestTransform
+from dpcn_modules.data import Shapes, TestTransform, manifest_lines
 from dpcn_modules.evaluation import fuse_shots, logits_at_original_size
 from dpcn_modules.interface import ImageFeatures, Prediction
 from dpcn_modules.models import build_model, load_model
@@ -220,7 +220,7 @@ def eager_model():
     torch.manual_seed(0)
     model = build_model("dpcn_small")
     model.decoder.classifier[-1].bias.data = torch.tensor([-0.1, 0.1])
-    return model
+    return model.eval()
 
 
 class BrighterThanTheQuery(torch.nn.Module):
@@ -288,6 +288,48 @@ def test_a_fusion_of_a_network_without_doors_is_refused_at_once():
     with pytest.raises(TypeError, match="got Linear without encode_image, encode_support, decode"):
         FewShotTask(torch.nn.Linear(1, 1), fusion="vote")
     assert FewShotTask(torch.nn.Linear(1, 1)).fusion == "concat"
+
+
+def test_a_test_at_several_scales_averages_the_probabilities(tmp_path, eager_model):
+    score = score_of(FewShotTask(eager_model), tmp_path, scales=[48])
+    expected = EpisodeIoU()
+    for batch in make_data(picture_size=40, scales=[48]).test_dataloader():
+        (view,) = batch.views
+        with torch.no_grad():
+            small, large = eager_model(*batch[:1], *batch[2:4]).logits, eager_model(*view).logits
+        for i, size in enumerate(batch.query_size.tolist()):
+            views = [logits_at_original_size(logits[i], size).softmax(0) for logits in (small, large)]
+            truth = batch.query_mask[i, : size[0], : size[1]]
+            expected.update(((views[0] + views[1]) / 2).argmax(0)[None], truth[None], batch.class_id[i : i + 1])
+    assert score == expected.compute()
+    assert score != score_of(FewShotTask(eager_model), tmp_path)
+
+
+def test_a_resized_truth_is_the_mask_on_the_square(tmp_path, eager_model):
+    score = score_of(FewShotTask(eager_model), tmp_path, truth="resized")
+    expected = EpisodeIoU()
+    for batch in make_data(picture_size=40, truth="resized").test_dataloader():
+        assert batch.query_mask.shape == (2, 32, 32)
+        with torch.no_grad():
+            predicted = eager_model(*batch[:1], *batch[2:4]).logits.argmax(1)
+        expected.update(predicted, batch.query_mask, batch.class_id)
+    assert score == expected.compute()
+    assert score != score_of(FewShotTask(eager_model), tmp_path)
+
+
+def test_a_replayed_manifest_gives_the_same_number_whatever_the_seed(tmp_path, eager_model):
+    drawn, path = make_data(picture_size=40), tmp_path / "episodes.jsonl"
+    path.write_text("\n".join(manifest_lines(drawn.test_dataset())))
+    replayed = {"manifest": str(path), "test_seed": 5, "test_episodes": 1}
+    assert score_of(FewShotTask(eager_model), tmp_path, **replayed) == score_of(FewShotTask(eager_model), tmp_path)
+    protocol = make_data(picture_size=40, **replayed).protocol()
+    assert protocol.episodes == 6
+    assert "manifest" in str(protocol)
+
+
+def test_an_unknown_truth_is_named():
+    with pytest.raises(ValueError, match="``truth``: expected one of original, resized, got 'small'"):
+        make_data(truth="small")
 
 
 NETWORKS = ["panet_small", "canet_small", "canet_small_dcm", "pfenet_small", "pfenet_small_dcm", "dpcn_small"]

@@ -6,8 +6,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data.boxes import Annotation, annotate
@@ -16,6 +15,20 @@ from dpcn_modules.data.source import PictureSource
 
 Draw = Literal["class", "image"]
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class View(NamedTuple):
+    """The pictures of an episode as the network sees them at one size.
+
+    Attributes:
+        query_image: ``(3, S, S)`` float32, normalised.
+        support_images: ``(K, 3, S, S)`` float32, normalised.
+        support_masks: ``(K, S, S)`` int64 in {0, 1, 255}.
+    """
+
+    query_image: Tensor
+    support_images: Tensor
+    support_masks: Tensor
 
 
 class Episode(NamedTuple):
@@ -32,6 +45,7 @@ class Episode(NamedTuple):
         index: which episode; in a batch ``(B,)`` int64.
         query_name: finds the picture again; in a batch, B of them.
         support_names: K of them; in a batch, B times K.
+        views: the same pictures at further sizes, for a test at several.
     """
 
     query_image: Tensor
@@ -43,6 +57,7 @@ class Episode(NamedTuple):
     index: int | Tensor  # type: ignore[assignment]  # hides tuple.index, which an episode has no use for
     query_name: str | tuple[str, ...]
     support_names: tuple[str, ...] | tuple[tuple[str, ...], ...]
+    views: tuple[View, ...] = ()
 
 
 class EpisodeSpec(NamedTuple):
@@ -107,9 +122,12 @@ class EpisodeDataset(Dataset[Episode]):
         original_query_mask: give the query's mask at its own size (testing) instead of transformed.
         annotation: of the supports: "mask", "box" or "class_box", see `filled_boxes`. Boxes are drawn before the
             transform, which crops by them; the query stays as it is.
+        further_transforms: like ``transform``, each for one of an episode's ``views``.
+        specs: what to draw instead of drawing, one for each episode (`read_manifest`).
 
     Raises:
-        ValueError: there are no pictures, or a class has fewer than ``shot + 1``.
+        ValueError: there are no pictures, a class has fewer than ``shot + 1``, or there are fewer ``specs`` than
+            ``episodes``.
     """
 
     def __init__(
@@ -123,6 +141,8 @@ class EpisodeDataset(Dataset[Episode]):
         draw: Draw = "class",
         original_query_mask: bool = False,
         annotation: Annotation = "mask",
+        further_transforms: Sequence[Transform] = (),
+        specs: Sequence[EpisodeSpec] | None = None,
     ) -> None:
         check_choice("draw", draw, ("class", "image"))
         check_choice("annotation", annotation, get_args(Annotation))
@@ -139,6 +159,10 @@ class EpisodeDataset(Dataset[Episode]):
         self.draw: Draw = draw
         self.original_query_mask = original_query_mask
         self.annotation: Annotation = annotation
+        self.further_transforms = further_transforms
+        self.specs = specs
+        if specs is not None and len(specs) < episodes:
+            raise ValueError(f"``specs``: expected one for each of {episodes} episodes, got {len(specs)}.")
 
     def __len__(self) -> int:
         """Number of episodes in an epoch."""
@@ -151,6 +175,8 @@ class EpisodeDataset(Dataset[Episode]):
     def spec(self, item: int) -> EpisodeSpec:
         """What is drawn for an item, without reading a picture."""
         epoch, index = self._place(item)
+        if self.specs is not None:
+            return self.specs[index]
         return draw_episode(self.source, shot=self.shot, seed=self.seed, epoch=epoch, index=index, draw=self.draw)
 
     def __getitem__(self, item: int) -> Episode:
@@ -161,19 +187,24 @@ class EpisodeDataset(Dataset[Episode]):
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed the accelerators too, and so change the training that calls this.
             torch.default_generator.manual_seed(int(sequence.generate_state(1)[0]))
-            query_image, query_mask, original = self._load(query, class_id)
-            loaded = [self._load(support, class_id, self.annotation) for support in supports]
-        query_mask = original if self.original_query_mask else query_mask
+            query_seen, original = self._load(query, class_id)
+            seen = [self._load(support, class_id, self.annotation)[0] for support in supports]
+        first, *views = (
+            View(image, torch.stack([image for image, _ in shots]), torch.stack([mask for _, mask in shots]))
+            for (image, _), *shots in zip(query_seen, *seen, strict=True)
+        )
+        query_mask = original if self.original_query_mask else query_seen[0][1]
         return Episode(
-            query_image=query_image,
+            query_image=first.query_image,
             query_mask=query_mask,
-            support_images=torch.stack([image for image, _, _ in loaded]),
-            support_masks=torch.stack([mask for _, mask, _ in loaded]),
+            support_images=first.support_images,
+            support_masks=first.support_masks,
             query_size=torch.tensor(query_mask.shape),
             class_id=class_id,
             index=index,
             query_name=self.source.picture_name(query),
             support_names=tuple(self.source.picture_name(support) for support in supports),
+            views=tuple(views),
         )
 
     def _place(self, item: int) -> tuple[int, int]:
@@ -181,53 +212,15 @@ class EpisodeDataset(Dataset[Episode]):
             raise IndexError(f"episode {item}: expected epoch * {self.episodes} + index, 0 or more.")
         return divmod(item, self.episodes)
 
-    def _load(self, picture: int, class_id: int, annotation: Annotation = "mask") -> tuple[Tensor, Tensor, Tensor]:
-        """The transformed image and target, and the target at its own size."""
+    def _load(
+        self, picture: int, class_id: int, annotation: Annotation = "mask"
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """The image and target of every transform, and the target at its own size."""
         image, mask = self.source.load(picture)
         target = target_mask(mask, class_id)
-        transformed, labels = self.transform(image, annotate(target, annotation))
-        return transformed, labels, target.to(torch.int64)
-
-
-class EpisodeSampler(Sampler[int]):
-    """The items of one epoch, or one rank's share of them.
-
-    Args:
-        episodes: number of episodes in an epoch.
-        rank: this process, from 0.
-        ranks: number of processes; each takes every ``ranks``-th episode.
-        epoch: the first one.
-        done: how many episodes of that epoch all ranks did together before a training was cut off; they are left out.
-
-    Example:
-        >>> sampler = EpisodeSampler(5, rank=1, ranks=2)
-        >>> sampler.set_epoch(2)
-        >>> list(sampler)
-        [11, 13]
-    """
-
-    def __init__(self, episodes: int, *, rank: int = 0, ranks: int = 1, epoch: int = 0, done: int = 0) -> None:
-        if episodes < 1 or rank not in range(ranks):
-            raise ValueError(
-                f"expected ``episodes`` >= 1 and 0 <= ``rank`` < ``ranks``, got {episodes}, {rank}, {ranks}."
-            )
-        self.episodes = episodes
-        self.epoch = epoch
-        self._share = range(rank, episodes, ranks)
-        self._done = {epoch: done // ranks}
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose items come next."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Number of items."""
-        return len(self._share)
-
-    def __iter__(self) -> Iterator[int]:
-        """The items in order."""
-        share = self._share[self._done.get(self.epoch, 0) :]
-        return (self.epoch * self.episodes + index for index in share)
+        annotated = annotate(target, annotation)
+        transforms = (self.transform, *self.further_transforms)
+        return [transform(image, annotated) for transform in transforms], target.to(torch.int64)
 
 
 def target_mask(mask: Tensor, class_id: int) -> Tensor:
@@ -245,33 +238,6 @@ def target_mask(mask: Tensor, class_id: int) -> Tensor:
         tensor([[  0,   1,   0, 255]], dtype=torch.uint8)
     """
     return (mask == class_id).to(torch.uint8).masked_fill_(mask == VOID, VOID)
-
-
-def collate_episodes(batch: list[Episode]) -> Episode:
-    """Make a batch: tensors are stacked, query masks first padded at the bottom and right with 255.
-
-    Args:
-        batch: B episodes of one K and S.
-
-    Returns:
-        One `Episode` whose tensors have the first axis B.
-    """
-    height, width = torch.stack([episode.query_size for episode in batch]).amax(dim=0).tolist()
-    query_masks = [
-        F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0]), value=VOID)
-        for mask in (episode.query_mask for episode in batch)
-    ]
-    return Episode(
-        query_image=torch.stack([episode.query_image for episode in batch]),
-        query_mask=torch.stack(query_masks),
-        support_images=torch.stack([episode.support_images for episode in batch]),
-        support_masks=torch.stack([episode.support_masks for episode in batch]),
-        query_size=torch.stack([episode.query_size for episode in batch]),
-        class_id=torch.tensor([episode.class_id for episode in batch]),
-        index=torch.tensor([episode.index for episode in batch]),
-        query_name=tuple(str(episode.query_name) for episode in batch),
-        support_names=tuple(tuple(map(str, episode.support_names)) for episode in batch),
-    )
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[int]) -> int:

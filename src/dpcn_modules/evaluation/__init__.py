@@ -3,13 +3,14 @@
 from dpcn_modules.evaluation.fusion import FUSIONS, Fusion, fuse_shots, one_shot_logits
 from dpcn_modules.evaluation.prior import best_prior_threshold
 from dpcn_modules.evaluation.protocol import Protocol
-from dpcn_modules.evaluation.scoring import logits_at_original_size
+from dpcn_modules.evaluation.scoring import fuse_scales, logits_at_original_size
 
 __all__ = [
     "FUSIONS",
     "Fusion",
     "Protocol",
     "best_prior_threshold",
+    "fuse_scales",
     "fuse_shots",
     "logits_at_original_size",
     "one_shot_logits",

@@ -18,6 +18,9 @@ class Protocol:
         draw: "class" (a class, then its pictures) or "image" (a picture, then one of its classes).
         size: side of the square that the network sees.
         annotation: of the supports: "mask", "box" (each connected object) or "class_box" (one around all).
+        scales: further sides at which the network sees the pictures; the probabilities are averaged.
+        truth: "original" (the mask as it is) or "resized" (the mask on the square that the network sees).
+        manifest: hash of the file that the episodes come from; empty where they were drawn.
 
     Example:
         >>> scored = dict(data="shapes fold 0 test", classes=("ring",), shot=1, episodes=200, seed=0, draw="class")
@@ -35,6 +38,9 @@ class Protocol:
     size: int
     # A field that is added later needs a default: what every test did before there was the field.
     annotation: str = "mask"
+    scales: tuple[int, ...] = ()
+    truth: str = "original"
+    manifest: str = ""
 
     @property
     def id(self) -> str:
@@ -53,9 +59,10 @@ class Protocol:
 
     def __str__(self) -> str:
         count = len(self.classes)
+        drawn = f"manifest {self.manifest}" if self.manifest else f"seed {self.seed}, drawn by {self.draw}"
+        sides = " and ".join(str(side) for side in (self.size, *self.scales))
         annotated = "" if self.annotation == "mask" else f", supports annotated by {self.annotation}"
         return (
             f"{self.name}: {self.data}, {count} class{'es' * (count > 1)}, {self.shot}-shot, {self.episodes} episodes, "
-            f"seed {self.seed}, drawn by {self.draw}, seen at {self.size} px{annotated}, scored at original size "
-            f"[{self.id}]"
+            f"{drawn}, seen at {sides} px{annotated}, scored at {self.truth} size [{self.id}]"
         )

@@ -1,5 +1,8 @@
 """From a network's square output back to the picture as it was."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,3 +34,32 @@ def logits_at_original_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
         # Half-pixel centres, as the picture was shrunk; the published code aligns corners, up to half a pixel off.
         square = F.interpolate(square, (side, side), mode="bilinear", align_corners=False)
     return square[0, :, : size[0], : size[1]]
+
+
+def fuse_scales(views: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Bring what a network said at several sizes to the picture's size, and average the probabilities.
+
+    Args:
+        views: for each size S, the logits of K shots on their square canvas, ``(K, 2, S, S)``.
+        size: ``(Hi, Wi)`` of the original picture.
+
+    Returns:
+        ``(K, 2, Hi, Wi)``, float32: the logits where there is one size, the logarithm of the mean probabilities where
+        there are several.
+
+    Raises:
+        ValueError: no view, or one that is no square.
+
+    Example:
+        >>> import torch
+        >>> fuse_scales([torch.zeros(1, 2, 64, 64), torch.zeros(1, 2, 96, 96)], (100, 75)).shape
+        torch.Size([1, 2, 100, 75])
+
+    Reference: Liu et al., CVPR 2022, supplement, table A3.
+    """
+    if not views:
+        raise ValueError("``views``: expected the logits of at least one size, got none.")
+    original = [torch.stack([logits_at_original_size(shot, size) for shot in view]) for view in views]
+    if len(original) == 1:
+        return original[0]
+    return torch.stack([logits.softmax(1) for logits in original]).mean(0).log()

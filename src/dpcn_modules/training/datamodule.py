@@ -1,11 +1,13 @@
 """Episodes of a folded data set, as a Lightning data module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dpcn_modules._checks import check_choice
 from dpcn_modules.data import (
     Annotation,
     Draw,
@@ -18,10 +20,14 @@ from dpcn_modules.data import (
     TestTransform,
     TrainTransform,
     collate_episodes,
+    manifest_hash,
+    manifest_lines,
+    read_manifest,
 )
 from dpcn_modules.evaluation import Protocol
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Truth = Literal["original", "resized"]
 
 
 class EpisodeDataModule(LightningDataModule):
@@ -45,13 +51,19 @@ class EpisodeDataModule(LightningDataModule):
             however small; PFENet).
         annotation: how supports are annotated, in training and test: "mask", "box" (the filled box of each connected
             object) or "class_box" (one box around all). Query masks stay precise.
+        scales: further sides at which a test shows the pictures; the probabilities of all are averaged (the paper
+            tests at 473 and 641).
+        truth: what a test is scored on: "original", the masks as they are, or "resized", the masks on the square that
+            the network sees.
+        manifest: file with the episodes of the test, in place of drawing them; `dpcn episodes` writes one.
         workers: loader processes; episodes do not depend on it.
         protocol_name: what the test's protocol is called; a label.
         train_transform: from picture and mask to the network's input; None: PFENet's augmentation.
 
     Raises:
-        ValueError: when a loader is made, an unknown ``draw`` or ``annotation``, or a class with fewer than
-            ``shot + 1`` pictures.
+        ValueError: an unknown ``truth``; when a loader is made, an unknown ``draw`` or ``annotation``, a class with
+            fewer than ``shot + 1`` pictures, or a manifest of other data.
+        FileNotFoundError: when the test's loader is made, no such manifest.
     """
 
     def __init__(
@@ -69,11 +81,15 @@ class EpisodeDataModule(LightningDataModule):
         test_seed: int = 0,
         draw: Draw = "class",
         annotation: Annotation = "mask",
+        scales: Sequence[int] = (),
+        truth: Truth = "original",
+        manifest: str | None = None,
         workers: int = 0,
         protocol_name: str = "unnamed",
         train_transform: Transform | None = None,
     ) -> None:
         super().__init__()
+        check_choice("truth", truth, get_args(Truth))
         self.source = source
         self.shot = shot
         self.size = size
@@ -86,6 +102,9 @@ class EpisodeDataModule(LightningDataModule):
         self.test_seed = test_seed
         self.draw: Draw = draw
         self.annotation: Annotation = annotation
+        self.scales = tuple(scales)
+        self.truth: Truth = truth
+        self.manifest = manifest
         self.workers = workers
         self.protocol_name = protocol_name
         self.train_transform = train_transform or TrainTransform(size)
@@ -94,15 +113,35 @@ class EpisodeDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the training classes, new ones each epoch."""
-        return self._loader("train", self.episodes_per_epoch, self.seed, self.batch_size)
+        trainer = self.trainer
+        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        sampler = EpisodeSampler(self.episodes_per_epoch, rank=rank, ranks=ranks, **self._resumed)
+        dataset = self._dataset("train", self.episodes_per_epoch, self.seed, transform=self.train_transform)
+        return self._loader(dataset, sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Episode]:
-        """Episodes of the held-out classes, the same ones each time."""
-        return self._loader("test", self.val_episodes, self.test_seed + 1, self.test_batch_size)
+        """Episodes of the held-out classes, the same ones each time, seen at one size."""
+        dataset = self._dataset("test", self.val_episodes, self.test_seed + 1, original_query_mask=True)
+        return self._loader(dataset, self._share(self.val_episodes), self.test_batch_size)
 
     def test_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the held-out classes, the same ones each time."""
-        return self._loader("test", self.test_episodes, self.test_seed, self.test_batch_size)
+        dataset = self.test_dataset()
+        return self._loader(dataset, self._share(dataset.episodes), self.test_batch_size)
+
+    def test_dataset(self) -> EpisodeDataset:
+        """The episodes of the test, one by one."""
+        specs = None
+        if self.manifest is not None:
+            specs = read_manifest(self.manifest, self.pictures("test"), shot=self.shot)
+        return self._dataset(
+            "test",
+            self.test_episodes if specs is None else len(specs),
+            self.test_seed,
+            original_query_mask=self.truth == "original",
+            further_transforms=[TestTransform(side) for side in self.scales],
+            specs=specs,
+        )
 
     def state_dict(self) -> dict[str, int]:
         """The place in the training, for a checkpoint: the epoch, and how many of its episodes are done."""
@@ -126,39 +165,42 @@ class EpisodeDataModule(LightningDataModule):
 
     def protocol(self) -> Protocol:
         """How a test of this data is made."""
-        pictures = self.pictures("test")
+        pictures, dataset = self.pictures("test"), self.test_dataset()
         return Protocol(
             name=self.protocol_name,
             data=pictures.name,
             classes=tuple(pictures.class_names.values()),
             shot=self.shot,
-            episodes=self.test_episodes,
+            episodes=dataset.episodes,
             seed=self.test_seed,
             draw=self.draw,
             size=self.size,
             annotation=self.annotation,
+            scales=self.scales,
+            truth=self.truth,
+            manifest=manifest_hash(manifest_lines(dataset)) if self.manifest is not None else "",
         )
 
-    def _loader(self, split: Split, episodes: int, seed: int, batch_size: int) -> DataLoader[Episode]:
-        training = split == "train"
-        dataset = EpisodeDataset(
+    def _dataset(
+        self, split: Split, episodes: int, seed: int, *, transform: Transform | None = None, **options: Any
+    ) -> EpisodeDataset:
+        return EpisodeDataset(
             self.pictures(split),
             shot=self.shot,
             episodes=episodes,
             seed=seed,
-            transform=self.train_transform if training else TestTransform(self.size),
+            transform=transform or TestTransform(self.size),
             draw=self.draw,
-            original_query_mask=not training,
             annotation=self.annotation,
+            **options,
         )
-        trainer = self.trainer
-        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        # Lightning tells a sampler that can be told which epoch it is; a test has the same episodes in all of them.
-        sampler = (
-            EpisodeSampler(episodes, rank=rank, ranks=ranks, **self._resumed)
-            if training
-            else range(rank, episodes, ranks)
-        )
+
+    def _share(self, episodes: int) -> range:
+        """This rank's part; a range, since Lightning tells samplers the epoch, and a test has one set of episodes."""
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return range(rank, episodes, ranks)
+
+    def _loader(self, dataset: EpisodeDataset, sampler: EpisodeSampler | range, batch_size: int) -> DataLoader[Episode]:
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -166,5 +208,5 @@ class EpisodeDataModule(LightningDataModule):
             num_workers=self.workers,
             collate_fn=collate_episodes,
             persistent_workers=self.workers > 0,
-            drop_last=training,
+            drop_last=isinstance(sampler, EpisodeSampler),
         )

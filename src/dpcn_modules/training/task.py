@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from dpcn_modules._checks import check_choice
-from dpcn_modules.data import Episode
-from dpcn_modules.evaluation import FUSIONS, Fusion, fuse_shots, logits_at_original_size, one_shot_logits
+from dpcn_modules.data import Episode, View
+from dpcn_modules.evaluation import FUSIONS, Fusion, fuse_scales, fuse_shots, one_shot_logits
 from dpcn_modules.evaluation.fusion import as_two_door
 from dpcn_modules.interface import Prediction
 from dpcn_modules.training.losses import episode_loss
@@ -185,17 +185,20 @@ class FewShotTask(LightningModule):
         return list(late()) if late is not None else []
 
     def _score(self, batch: Episode, metric: EpisodeIoU) -> None:
-        episode = (batch.query_image, batch.support_images, batch.support_masks)
-        if self.fusion == "concat":
-            logits = self(*episode).logits.unsqueeze(1)  # B 1 2 S S
-        else:
-            logits = one_shot_logits(as_two_door(self.model), *episode)  # B K 2 S S
+        views = (View(batch.query_image, batch.support_images, batch.support_masks), *batch.views)
+        seen = [self._shots(view) for view in views]  # each B K 2 S S; K is 1 where the network fuses the shots
         class_ids = torch.as_tensor(batch.class_id)
         for i, (height, width) in enumerate(batch.query_size.tolist()):
-            shots = torch.stack([logits_at_original_size(shot, (height, width)) for shot in logits[i]])
+            shots = fuse_scales([logits[i] for logits in seen], (height, width))
             predicted = shots[0].argmax(0) if self.fusion == "concat" else fuse_shots(shots, self.fusion)
             truth = batch.query_mask[i, :height, :width]
             metric.update(predicted.unsqueeze(0), truth.unsqueeze(0), class_ids[i : i + 1])
+
+    def _shots(self, view: View) -> Tensor:
+        if self.fusion == "concat":
+            logits: Tensor = self(*view).logits
+            return logits.unsqueeze(1)
+        return one_shot_logits(as_two_door(self.model), *view)
 
     def _log_score(self, stage: str, metric: EpisodeIoU) -> Score:
         score: Score = metric.compute()
