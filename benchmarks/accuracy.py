@@ -1,7 +1,7 @@
 """Trains and tests networks side by side on generated shapes, over several seeds, and prints one table.
 
     python benchmarks/accuracy.py hosts                      # the seven models, three seeds: about an hour on 2 cores
-    python benchmarks/accuracy.py plug                       # what of the plug's effect its parameters alone have
+    python benchmarks/accuracy.py plug                       # what the plug's effect hangs on
     python benchmarks/accuracy.py hosts --steps 2 --test-episodes 20 --seeds 0 --rows CANet "CANet + DCM"
 
 Every model of a study has the same backbone, budget, optimiser and episodes; one seed gives a host the same start with
@@ -61,10 +61,12 @@ STUDIES = {
         "baseline": Row("baseline_small"),
         "DPCN": Row("dpcn_small"),
     },
-    # As many parameters as the plug, and kernels that see no neighbours.
+    # What the plug's effect hangs on. Kernels of 1 x 1: as many parameters, but they see no neighbours.
     "plug": {
         "CANet + DCM, kernels 1 x 1": Row("canet_small_dcm", {"kernel_size": 1}),
         "PFENet + DCM, kernels 1 x 1": Row("pfenet_small_dcm", {"kernel_size": 1}),
+        "CANet + DCM, plug's rate x 0.1": Row("canet_small_dcm", lr_multipliers={"interaction": 0.1}),
+        "CANet + DCM, plug's rate x 3": Row("canet_small_dcm", lr_multipliers={"interaction": 3.0}),
     },
 }
 
