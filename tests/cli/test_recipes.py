@@ -1,7 +1,9 @@
 """`dpcn fit` and `dpcn test` from recipes, as a user types them."""
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,10 +51,13 @@ def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
         for word in ("ring", "letter_E", "mIoU", "FB-IoU", "protocol: shapes: shapes fold 0 test (picture_size 32")
     )
     result = json.loads((here / "runs" / "dpcn" / "version_1" / "test.json").read_text())
-    assert result["protocol"]["episodes"] == 6
-    assert result["protocol"]["id"] in printed
-    assert result["checkpoint"] == str(last)
+    (tested,) = result["runs"]
+    assert tested["protocol"]["episodes"] == 6
+    assert tested["protocol"]["id"] in printed
+    assert tested["miou"] == result["miou"]
+    assert result["checkpoint"] == {"file": str(last), "sha256": hashlib.sha256(last.read_bytes()).hexdigest()[:12]}
     assert result["fusion"] == "concat"
+    assert result["versions"]["torch"] == torch.__version__
 
     fused = ["--model.fusion=vote", "--data.shot=3", "--data.annotation=box"]
     assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}", *fused]) == 0
@@ -60,6 +65,42 @@ def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
     assert "3-shot, 6 episodes" in printed
     assert "supports annotated by box" in printed
     assert "one-shot masks fused by vote" in printed
+
+
+def test_episodes_are_written_and_replayed_to_the_same_number(here, capsys):
+    assert fit("--trainer.max_epochs=1") == 0
+    last = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
+    recipe = [f"--config={CONFIGS / 'shapes.yaml'}", *TINY]
+    assert main(["episodes", *recipe, "--output=episodes.jsonl"]) == 0
+    digest = re.search(r"6 episodes, hash ([0-9a-f]{12}): episodes\.jsonl", capsys.readouterr().out).group(1)
+    replay = ["--episodes", "episodes.jsonl", "--data.test_seed=9"]
+    for more in ([], replay):
+        assert main(["test", *recipe, f"--ckpt_path={last}", "--data.scales=[48]", *more]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(f"episodes {digest}") == 2
+    assert f"manifest {digest}, seen at 32 and 48 px" in printed
+    drawn, replayed = (json.loads(Path("runs", "dpcn", f"version_{v}", "test.json").read_text()) for v in (1, 2))
+    assert drawn["miou"] == replayed["miou"]
+    assert drawn["runs"][0]["class_iou"] == replayed["runs"][0]["class_iou"]
+
+    assert main(["episodes", *recipe, "--data.test_seed=1", "--output=episodes.jsonl"]) == 2
+    assert "holds other episodes" in capsys.readouterr().err
+    assert main(["test", *recipe, f"--ckpt_path={last}", *replay, "--data.source.init_args.fold=1"]) == 2
+    assert "expected episodes of shapes fold 1" in capsys.readouterr().err
+
+
+def test_several_seeds_give_mean_and_deviation(here, capsys):
+    assert fit("--trainer.max_epochs=1") == 0
+    last = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
+    recipe = [f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}"]
+    assert main(["test", *recipe, "--seeds=[3,4]"]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("seed 3", "seed 4", "mean", "standard deviation"))
+    assert main(["test", *recipe, "--data.test_seed=4"]) == 0
+    both, second = (json.loads(Path("runs", "dpcn", f"version_{v}", "test.json").read_text()) for v in (1, 2))
+    assert [run["protocol"]["seed"] for run in both["runs"]] == [3, 4]
+    assert both["runs"][1] == second["runs"][0]
+    assert both["miou"] == pytest.approx(sum(run["miou"] for run in both["runs"]) / 2)
 
 
 def test_a_checkpoint_of_another_network_is_refused(here, capsys):
@@ -135,7 +176,7 @@ def test_a_killed_run_resumes_and_ends_where_the_whole_one_does(here):
     process, checkpoint = start(here, *STEPS, *epochs)
     wait_for(checkpoint)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert torch.load(checkpoint, weights_only=True)["global_step"] < 32
     assert fit(*STEPS, *epochs, f"--ckpt_path={checkpoint}") == 0
     assert fit(*STEPS, *epochs) == 0

@@ -6,7 +6,10 @@ import sys
 from dpcn_modules import __version__
 from dpcn_modules._checks import require
 
-EXPECTED_ERRORS = (ValueError, TypeError, FileNotFoundError, ModuleNotFoundError, ConnectionError, FloatingPointError)
+EXPECTED_ERRORS = (
+    *(ValueError, TypeError, FileNotFoundError, FileExistsError),
+    *(ModuleNotFoundError, ConnectionError, FloatingPointError),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,22 +35,27 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     # Lightning's command line has a parser of its own, and takes seconds to import.
-    if argv and argv[0] in ("fit", "test"):
+    if argv and argv[0] in ("fit", "test", "episodes"):
         require("lightning", "torchmetrics", "jsonargparse", extra="train")
-        from dpcn_modules.cli import recipes
+        from dpcn_modules.cli import episodes, recipes
 
-        recipes.run(argv[0], argv[1:])
+        if argv[0] == "episodes":
+            episodes.run(argv[1:])
+        else:
+            recipes.run(argv[0], argv[1:])
         return 0
-    from dpcn_modules.cli import info, segment
+    from dpcn_modules.cli import info, prepare, segment
 
     parser = argparse.ArgumentParser(prog="dpcn", description="Few-shot semantic segmentation.")
     parser.add_argument("--version", action="version", version=f"dpcn_modules {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{fit,test,segment,info}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{fit,test,episodes,segment,prepare,info}")
     commands.add_parser("fit", help="train a network by a recipe (dpcn fit --help)")
     commands.add_parser("test", help="score a checkpoint by a recipe (dpcn test --help)")
+    commands.add_parser("episodes", help="write the episodes of a recipe's test (dpcn episodes --help)")
     for name, module, text in (
         ("segment", segment, "segment pictures with a checkpoint and a few masked pictures"),
+        ("prepare", prepare, "a data set's masks and lists from its raw downloads"),
         ("info", info, "versions, devices, and which backends can run"),
     ):
         command = commands.add_parser(name, help=text, description=text)

@@ -1,7 +1,6 @@
 """`dpcn fit` and `dpcn test`: Lightning's command line over our task and data."""
 
-import dataclasses
-import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dpcn_modules.adapters import train_plug_only
 from dpcn_modules.adapters.dcm import Trained
-from dpcn_modules.cli.tables import score_table
-from dpcn_modules.evaluation import Protocol
+from dpcn_modules.cli.results import Run, as_json, report
+from dpcn_modules.data import manifest_hash, manifest_lines
 from dpcn_modules.models import Host, build_model, read_checkpoint
-from dpcn_modules.training import EpisodeDataModule, FewShotTask, Score
+from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 
 class RecipeTask(FewShotTask):
@@ -88,14 +87,16 @@ class RecipeCLI(LightningCLI):
             parser.add_lightning_class_args(ModelCheckpoint, name)
             parser.set_defaults({f"{name}.filename": name, f"{name}.enable_version_counter": False})
         parser.set_defaults({"best.monitor": "val/miou", "best.mode": "max"})
+        parser.add_argument("--seeds", type=list[int] | None, help="of a test's episodes, one after the other")
 
     def before_fit(self) -> None:
         """Refuse to resume from another network's checkpoint."""
         self._check_checkpoint(required=False)
 
     def before_test(self) -> None:
-        """Refuse to test another network's checkpoint, or none."""
+        """Refuse to test another network's checkpoint, or none; begin with the first seed."""
         self._check_checkpoint(required=True)
+        self.datamodule.test_seed = self._seeds()[0]
 
     def after_fit(self) -> None:
         """Say where the checkpoints are."""
@@ -104,29 +105,29 @@ class RecipeCLI(LightningCLI):
                 print(f"checkpoint: {callback.best_model_path}")
 
     def after_test(self) -> None:
-        """Print the table, and write it beside the logs."""
-        score: Score = self.model.test_score
-        protocol: Protocol = self.datamodule.protocol()
+        """Test the other seeds too, print the table, and write it beside the logs."""
+        data: EpisodeDataModule = self.datamodule
+        runs = []
+        for number, seed in enumerate(self._seeds()):
+            if number:
+                data.test_seed = seed
+                self.trainer.test(self.model, datamodule=data, verbose=False)
+            episodes = manifest_hash(manifest_lines(data.test_dataset()))
+            runs.append(Run(data.protocol(), episodes, self.model.test_score))
         if not self.trainer.is_global_zero:
             return
-        names = self.datamodule.pictures("test").class_names
-        print(score_table(score, names))
-        fused = "" if self.model.fusion == "concat" else f"; one-shot masks fused by {self.model.fusion}"
-        print(f"protocol: {protocol}{fused}")
+        names, fusion = data.pictures("test").class_names, self.model.fusion
+        print(report(runs, names, fusion=fusion))
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        result = {
-            "miou": score.miou.item(),
-            "fb_iou": score.fb_iou.item(),
-            "class_iou": {names[class_id]: iou.item() for class_id, iou in score.class_iou.items()},
-            "protocol": dataclasses.asdict(protocol) | {"id": protocol.id},
-            "fusion": self.model.fusion,
-            "recipe": self.model.model.recipe,
-            "checkpoint": self.config.test.ckpt_path,
-        }
         path = folder / "test.json"
-        path.write_text(json.dumps(result, indent=1))
+        checkpoint = str(self.config.test.ckpt_path)
+        path.write_text(as_json(runs, names, recipe=self.model.model.recipe, fusion=fusion, checkpoint=checkpoint))
         print(f"written to {path}")
+
+    def _seeds(self) -> list[int]:
+        """The seeds of the test's episodes."""
+        return self.config.test.seeds or [self.datamodule.test_seed]
 
     def _check_checkpoint(self, *, required: bool) -> None:
         path = self.config[self.config.subcommand].ckpt_path
@@ -148,7 +149,8 @@ class RecipeCLI(LightningCLI):
 
 
 def run(subcommand: str, arguments: list[str]) -> None:
-    """Run `fit` or `test` with the arguments after it."""
+    """Run `fit` or `test` with the arguments after it; ``--episodes FILE`` is short for ``--data.manifest FILE``."""
+    arguments = [re.sub("^--episodes(?==|$)", "--data.manifest", argument) for argument in arguments]
     # Lightning 2.6 uses a name that newer PyTorch deprecates, once a batch.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Ours go on where a checkpoint from inside an epoch was saved; Lightning cannot know.

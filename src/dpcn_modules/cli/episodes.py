@@ -1,0 +1,45 @@
+"""`dpcn episodes`: the list of a test's episodes, to be replayed here or on another machine."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from dpcn_modules.cli.recipes import RecipeCLI, RecipeTask
+from dpcn_modules.data import manifest_hash, manifest_lines
+from dpcn_modules.training import EpisodeDataModule
+
+
+class _DataCLI(RecipeCLI):
+    """A recipe of which the data is made, and neither network nor trainer."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--output", type=str, required=True, help="the file to write")
+
+    def instantiate_classes(self) -> None:
+        config = self.config.clone()
+        for key in set(config.as_dict()) - {"data"}:
+            del config[key]
+        self.datamodule: Any = self.parser.instantiate_classes(config)["data"]
+
+
+def run(arguments: list[str]) -> None:
+    """Write the episodes of the test of a recipe as JSON lines.
+
+    Args:
+        arguments: those after ``dpcn episodes``: a recipe, its changes, and ``--output FILE``.
+
+    Raises:
+        FileExistsError: the file is there and holds other episodes.
+    """
+    cli = _DataCLI(RecipeTask, EpisodeDataModule, args=arguments, run=False, seed_everything_default=0)
+    lines = list(manifest_lines(cli.datamodule.test_dataset()))
+    path, digest = Path(cli.config.output), manifest_hash(lines)
+    if path.exists() and manifest_hash(path.read_text(encoding="utf-8").splitlines()) != digest:
+        raise FileExistsError(
+            f"``--output``: {path} is there and holds other episodes; remove it or name another file."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{cli.datamodule.protocol()}\n{len(lines) - 1} episodes, hash {digest}: {path}")
