@@ -1,6 +1,7 @@
 """Labelled pictures on disk: found, checked and counted before the first episode is drawn."""
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,46 @@ def _count(file: LabelledFile, class_ids: frozenset[int]) -> dict[int, int]:
     return {value: area for value, area in areas.items() if value in class_ids}
 
 
+def check_pictures_present(annotations: Path, images: Path, names: Collection[str]) -> None:
+    """Raise FileNotFoundError unless every picture is there."""
+    missing = [name for name in names if not (images / name).is_file()]
+    if missing:
+        found = sorted(os.listdir(images))
+        holds = f"holds {first(found)}" if found else "is empty"
+        raise FileNotFoundError(
+            f"{annotations} does not match the pictures in {images}: {len(missing)} of its {len(names)} pictures are "
+            f"missing: {first(missing)}. The folder {holds}; take both of one year and one split."
+        )
+
+
+def check_picture_sizes(annotations: Path, images: Path, sizes: dict[str, tuple[int, int]]) -> None:
+    """Raise ValueError unless every picture has the size of which the annotation file speaks."""
+    odd = []
+    for name, (height, width) in sizes.items():
+        real_height, real_width = image_size(images / name)
+        if (real_height, real_width) != (height, width):
+            odd.append(f"{name} is {real_width} x {real_height} (width x height), not {width} x {height}")
+    if odd:
+        raise ValueError(
+            f"{annotations} does not match the pictures in {images}: {len(odd)} of its {len(sizes)} pictures have "
+            f"another size: {first(odd)}. Take the original pictures: its polygons do not fit shrunk or turned ones."
+        )
+
+
+def first(items: Sequence[str]) -> str:
+    """The first five, and how many more there are."""
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+
+
+def without_classes(
+    files: Sequence[LabelledFile], areas: Sequence[dict[int, int]], class_ids: Collection[int]
+) -> tuple[list[LabelledFile], list[dict[int, int]]]:
+    """The pictures, and their areas, that hold not a pixel of these classes."""
+    pairs = zip(files, areas, strict=True)
+    kept = [(file, area) for file, area in pairs if area.keys().isdisjoint(class_ids)]
+    return [file for file, _ in kept], [area for _, area in kept]
+
+
 class FilePictures:
     """A `PictureSource` of files whose masks have been counted.
 
@@ -97,6 +138,7 @@ class FilePictures:
         files: the pictures and masks.
         areas: the pixels of every class in them, from `count_pixels`.
         min_area: the pixels of the original mask from which on a class counts in a picture.
+        masks: gives the mask of a file.
     """
 
     def __init__(
@@ -107,10 +149,12 @@ class FilePictures:
         areas: Sequence[Mapping[int, int]],
         *,
         min_area: int,
+        masks: Callable[[LabelledFile], Tensor] = read_mask,
     ) -> None:
         self.name = name
         self.class_names: Mapping[int, str] = class_names
         self._files = files
+        self._masks = masks
         self._present = [[value for value in class_names if value in area] for area in areas]
         self._counted: dict[int, Sequence[int]] = {
             value: [i for i, area in enumerate(areas) if area.get(value, 0) >= min_area] for value in class_names
@@ -132,4 +176,4 @@ class FilePictures:
     def load(self, picture: int) -> tuple[Tensor, Tensor]:
         """The image, uint8 ``(3, H, W)``, and its mask of class ids, ``(H, W)``, 255 void."""
         file = self._files[picture]
-        return load_image(file.image), read_mask(file)
+        return load_image(file.image), self._masks(file)

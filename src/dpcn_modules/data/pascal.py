@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from dpcn_modules._checks import check_choice
-from dpcn_modules.data._files import FilePictures, LabelledFile, check_files_exist, count_pixels
-from dpcn_modules.data.folds import PASCAL_CLASSES, check_fold, pascal_classes
+from dpcn_modules.data._files import FilePictures, LabelledFile, check_files_exist, count_pixels, without_classes
+from dpcn_modules.data.folds import PASCAL_CLASSES, check_rules, chosen_classes, pascal_classes
 from dpcn_modules.data.source import PictureSource, Split
 
 _LISTS = Path("ImageSets", "Segmentation")
@@ -58,12 +57,7 @@ class Pascal5i:
         novel: Literal["keep", "drop"] = "keep",
         classes: Sequence[str] | None = None,
     ) -> None:
-        check_fold(fold)
-        check_choice("novel", novel, ("keep", "drop"))
-        for name in classes or ():
-            check_choice("classes", name, PASCAL_CLASSES)
-        if min_area < 1:
-            raise ValueError(f"``min_area``: expected at least 1 pixel, got {min_area}; 1 counts every class.")
+        check_rules(PASCAL_CLASSES, fold=fold, novel=novel, classes=classes, min_area=min_area)
         self.root = Path(root)
         self.fold = fold
         self.min_area = min_area
@@ -80,23 +74,13 @@ class Pascal5i:
             ValueError: no class is left, the list is empty, malformed or names a picture twice, a mask cannot
                 be decoded, or it differs in size from its picture.
         """
-        class_names = pascal_classes(self.fold, split)
-        if self.classes is not None:
-            kept = {value: name for value, name in class_names.items() if name in self.classes}
-            if not kept:
-                raise ValueError(
-                    f"``classes``: none of {', '.join(self.classes) or '()'} is a {split} class of fold "
-                    f"{self.fold}; these are: {', '.join(class_names.values())}."
-                )
-            class_names = kept
+        class_names = chosen_classes(pascal_classes(self.fold, split), self.classes, fold=self.fold, split=split)
         list_path = self._find_list(split)
         files = self._read_list(list_path)
         check_files_exist(files, str(list_path), _TREE)
         areas = count_pixels(files, range(1, len(PASCAL_CLASSES) + 1))
         if split == "train" and self.novel == "drop":
-            held_out = pascal_classes(self.fold, "test").keys()
-            used = [i for i, area in enumerate(areas) if held_out.isdisjoint(area)]
-            files, areas = [files[i] for i in used], [areas[i] for i in used]
+            files, areas = without_classes(files, areas, pascal_classes(self.fold, "test"))
         rules = f"area >= {self.min_area} px" + (f", held-out classes: {self.novel}" if split == "train" else "")
         name = f"pascal5i fold {self.fold} {split}, {list_path.name} ({len(files)} pictures, {rules})"
         return FilePictures(name, class_names, files, areas, min_area=self.min_area)
