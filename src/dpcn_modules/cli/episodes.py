@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from dpcn_modules.cli.protocols import expand
 from dpcn_modules.cli.recipes import RecipeCLI, RecipeTask
 from dpcn_modules.data import manifest_hash, manifest_lines
 from dpcn_modules.training import EpisodeDataModule
@@ -33,6 +34,7 @@ def run(arguments: list[str]) -> None:
     Raises:
         FileExistsError: the file is there and holds other episodes.
     """
+    arguments = expand("episodes", arguments)
     cli = _DataCLI(RecipeTask, EpisodeDataModule, args=arguments, run=False, seed_everything_default=0)
     lines = list(manifest_lines(cli.datamodule.test_dataset()))
     path, digest = Path(cli.config.output), manifest_hash(lines)

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dpcn_modules.adapters import train_plug_only
 from dpcn_modules.adapters.dcm import Trained
+from dpcn_modules.cli.protocols import expand
 from dpcn_modules.cli.results import Run, as_json, report
 from dpcn_modules.data import manifest_hash, manifest_lines
 from dpcn_modules.models import Host, build_model, read_checkpoint
@@ -150,7 +151,7 @@ class RecipeCLI(LightningCLI):
 
 def run(subcommand: str, arguments: list[str]) -> None:
     """Run `fit` or `test` with the arguments after it; ``--episodes FILE`` is short for ``--data.manifest FILE``."""
-    arguments = [re.sub("^--episodes(?==|$)", "--data.manifest", argument) for argument in arguments]
+    arguments = [re.sub("^--episodes(?==|$)", "--data.manifest", each) for each in expand(subcommand, arguments)]
     # Lightning 2.6 uses a name that newer PyTorch deprecates, once a batch.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Ours go on where a checkpoint from inside an epoch was saved; Lightning cannot know.

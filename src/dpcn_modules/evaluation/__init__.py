@@ -1,13 +1,16 @@
 """Protocols, scores and the fusion of shots."""
 
 from dpcn_modules.evaluation.fusion import FUSIONS, Fusion, fuse_shots, one_shot_logits
+from dpcn_modules.evaluation.named import PROTOCOLS, NamedProtocol
 from dpcn_modules.evaluation.prior import best_prior_threshold
 from dpcn_modules.evaluation.protocol import Protocol
 from dpcn_modules.evaluation.scoring import fuse_scales, logits_at_original_size
 
 __all__ = [
     "FUSIONS",
+    "PROTOCOLS",
     "Fusion",
+    "NamedProtocol",
     "Protocol",
     "best_prior_threshold",
     "fuse_scales",
