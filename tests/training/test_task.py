@@ -220,7 +220,7 @@ def eager_model():
     torch.manual_seed(0)
     model = build_model("dpcn_small")
     model.decoder.classifier[-1].bias.data = torch.tensor([-0.1, 0.1])
-    return model.eval()
+    return model
 
 
 class BrighterThanTheQuery(torch.nn.Module):
@@ -296,7 +296,7 @@ def test_a_test_at_several_scales_averages_the_probabilities(tmp_path, eager_mod
     for batch in make_data(picture_size=40, scales=[48]).test_dataloader():
         (view,) = batch.views
         with torch.no_grad():
-            small, large = eager_model(*batch[:1], *batch[2:4]).logits, eager_model(*view).logits
+            small, large = eager_model.eval()(*batch[:1], *batch[2:4]).logits, eager_model(*view).logits
         for i, size in enumerate(batch.query_size.tolist()):
             views = [logits_at_original_size(logits[i], size).softmax(0) for logits in (small, large)]
             truth = batch.query_mask[i, : size[0], : size[1]]
@@ -311,7 +311,7 @@ def test_a_resized_truth_is_the_mask_on_the_square(tmp_path, eager_model):
     for batch in make_data(picture_size=40, truth="resized").test_dataloader():
         assert batch.query_mask.shape == (2, 32, 32)
         with torch.no_grad():
-            predicted = eager_model(*batch[:1], *batch[2:4]).logits.argmax(1)
+            predicted = eager_model.eval()(*batch[:1], *batch[2:4]).logits.argmax(1)
         expected.update(predicted, batch.query_mask, batch.class_id)
     assert score == expected.compute()
     assert score != score_of(FewShotTask(eager_model), tmp_path)

@@ -40,7 +40,9 @@ class EpisodeDataModule(LightningDataModule):
         source: the data set with its fold.
         shot: K.
         size: side of the square that the network sees.
-        batch_size: episodes a training step, per device.
+        batch_size: episodes a training step, of all devices together.
+        device_batch_size: the most episodes that a device takes at a time; gradients are accumulated until a step has
+            its ``batch_size``. None: as many as come to it.
         test_batch_size: episodes a validation or test step.
         episodes_per_epoch: training episodes.
         val_episodes: validation episodes.
@@ -61,8 +63,9 @@ class EpisodeDataModule(LightningDataModule):
         train_transform: from picture and mask to the network's input; None: PFENet's augmentation.
 
     Raises:
-        ValueError: an unknown ``truth``; when a loader is made, an unknown ``draw`` or ``annotation``, a class with
-            fewer than ``shot + 1`` pictures, or a manifest of other data.
+        ValueError: an unknown ``truth``; when a training begins, a ``batch_size`` that the devices cannot share; when a
+            loader is made, an unknown ``draw`` or ``annotation``, a class with fewer than ``shot + 1`` pictures, or a
+            manifest of other data.
         FileNotFoundError: when the test's loader is made, no such manifest.
     """
 
@@ -73,6 +76,7 @@ class EpisodeDataModule(LightningDataModule):
         shot: int = 1,
         size: int = 473,
         batch_size: int = 8,
+        device_batch_size: int | None = None,
         test_batch_size: int = 1,
         episodes_per_epoch: int = 5952,
         val_episodes: int = 200,
@@ -94,6 +98,7 @@ class EpisodeDataModule(LightningDataModule):
         self.shot = shot
         self.size = size
         self.batch_size = batch_size
+        self.device_batch_size = device_batch_size
         self.test_batch_size = test_batch_size
         self.episodes_per_epoch = episodes_per_epoch
         self.val_episodes = val_episodes
@@ -111,13 +116,17 @@ class EpisodeDataModule(LightningDataModule):
         self._pictures: dict[Split, PictureSource] = {}
         self._resumed = {"epoch": 0, "done": 0}
 
+    def setup(self, stage: str) -> None:
+        """Before a training, let gradients be accumulated where a device cannot take its part at once."""
+        if stage == "fit" and self.trainer is not None and self.device_batch_size is not None:
+            self.trainer.accumulate_grad_batches = self._device_share() // self._device_batch()
+
     def train_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the training classes, new ones each epoch."""
-        trainer = self.trainer
-        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        rank, ranks = self._ranks()
         sampler = EpisodeSampler(self.episodes_per_epoch, rank=rank, ranks=ranks, **self._resumed)
         dataset = self._dataset("train", self.episodes_per_epoch, self.seed, transform=self.train_transform)
-        return self._loader(dataset, sampler, self.batch_size)
+        return self._loader(dataset, sampler, self._device_batch())
 
     def val_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the held-out classes, the same ones each time, seen at one size."""
@@ -151,7 +160,7 @@ class EpisodeDataModule(LightningDataModule):
         begun, batches = fit.epoch_progress.current.ready, fit.epoch_loop.batch_progress
         if batches.is_last_batch:
             return {"epoch": begun, "done": 0}
-        return {"epoch": max(0, begun - 1), "done": batches.current.ready * self.batch_size * self.trainer.world_size}
+        return {"epoch": max(0, begun - 1), "done": batches.current.ready * self._device_batch() * self._ranks()[1]}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on at the place of a checkpoint."""
@@ -197,8 +206,32 @@ class EpisodeDataModule(LightningDataModule):
 
     def _share(self, episodes: int) -> range:
         """This rank's part; a range, since Lightning tells samplers the epoch, and a test has one set of episodes."""
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, ranks = self._ranks()
         return range(rank, episodes, ranks)
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _device_share(self) -> int:
+        """Episodes of a step that come to a device."""
+        ranks = self._ranks()[1]
+        if self.batch_size % ranks:
+            raise ValueError(
+                f"``batch_size``: expected a multiple of the {ranks} devices, got {self.batch_size}; it counts the "
+                f"episodes of all devices together."
+            )
+        return self.batch_size // ranks
+
+    def _device_batch(self) -> int:
+        """Episodes that a device takes at a time."""
+        share = self._device_share()
+        batch = min(share, self.device_batch_size or share)
+        if batch < 1 or share % batch:
+            raise ValueError(
+                f"``device_batch_size``: expected a divisor of the {share} episodes that come to a device, got "
+                f"{self.device_batch_size}."
+            )
+        return batch
 
     def _loader(self, dataset: EpisodeDataset, sampler: EpisodeSampler | range, batch_size: int) -> DataLoader[Episode]:
         return DataLoader(
