@@ -40,6 +40,12 @@ class TestCANetWithDCM(NetworkTester):
     segments_supports = False
 
 
+class TestCANetVGG16(NetworkTester):
+    name = "canet_vgg16"
+    changes = {"channels": 8}
+    segments_supports = False
+
+
 class TestPANet(NetworkTester):
     name = "panet_small"
 
