@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.vgg import cfgs, make_layers
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.models._backbone import Backbone, Features, Trainable
@@ -162,8 +163,12 @@ class VGGBackbone(Backbone):
         architecture = "vgg16_bn" if batch_norm else "vgg16"
         # Index of the layer after the last one of layer2, layer3 and layer4.
         self._ends = (24, 34, 43) if batch_norm else (17, 24, 30)
-        net = models.get_model(architecture, weights=None)
-        self.features: nn.Sequential = net.features[: self._ends[-1]]
+        # Not torchvision's whole network: its classifier, 120 million random numbers, would be thrown away.
+        self.features: nn.Sequential = make_layers(cfgs["D"], batch_norm)[: self._ends[-1]]
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if dilated:
             _dilate_vgg(self.features, self._ends[1])
             self._ends = (*self._ends[:2], self._ends[2] - 1)
