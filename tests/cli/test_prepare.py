@@ -1,6 +1,9 @@
 """`dpcn prepare`: its report, its exit status, and the data sets it lists."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from scipy.io import savemat
 
 from dpcn_modules.cli import prepare
 from dpcn_modules.cli.main import main
+from dpcn_modules.data.folds import COCO_CLASSES
 from dpcn_modules.data.prepare_pascal import FULL
 
 LISTS = Path("ImageSets", "Segmentation")
@@ -151,3 +155,152 @@ def test_unknown_data_set_is_an_error(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["prepare", "pascals"])
     assert "invalid choice: 'pascals'" in capsys.readouterr().err
+
+
+COUNTS = {"person": 6, "airplane": 2, "bicycle": 1}
+IDS = [each for each in range(1, 91) if each not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
+FOLDS_TITLE = "test pictures (interleaved folds; a class counts from 2048 px on)"
+
+
+def coco_content(prefix: str) -> dict[str, list[dict[str, Any]]]:
+    """Pictures of 50 x 60 pixels, each with one instance of 2100 pixels."""
+    names = [name for name, count in COUNTS.items() for _ in range(count)]
+    images = [{"id": i, "file_name": f"{prefix}{i:012d}.jpg", "width": 60, "height": 50} for i in range(len(names))]
+    outline = [[0, 0, 60, 0, 60, 35, 0, 35]]
+    annotations = [
+        {"id": i, "image_id": i, "category_id": IDS[COCO_CLASSES.index(name)], "segmentation": outline, "iscrowd": 0}
+        for i, name in enumerate(names)
+    ]
+    categories = [{"id": each, "name": name} for each, name in zip(IDS, COCO_CLASSES, strict=True)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+@pytest.fixture
+def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """COCO 2014 with nine pictures in either split, which count as the full number."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    for name in ("train2014", "val2014"):
+        content = coco_content(f"COCO_{name}_")
+        (root / name).mkdir()
+        for image in content["images"]:
+            Image.new("RGB", (60, 50)).save(root / name / image["file_name"])
+        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setitem(prepare.COCO_FULL, "2014", {"train": 9, "test": 9})  # type: ignore[arg-type]
+    return root
+
+
+def run_coco(root: Path, *arguments: str) -> int:
+    return main(["prepare", "coco", "--root", str(root), *arguments])
+
+
+def test_prepare_coco_draws_the_masks_of_both_splits_once(coco: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_coco(coco) == 0
+    made = rows(capsys, "made")
+    assert list(made) == ["instances_train2014.json", "instances_val2014.json"]
+    for text in made.values():
+        words, _, folder = text.rpartition(": ")
+        assert words.startswith("9 masks: 9 drawn, 0 kept; 0.0 MB")
+        assert Path(folder).parent == coco
+        assert len(list(Path(folder).glob("*.png"))) == 9
+    assert run_coco(coco) == 0
+    assert all(text.startswith("9 masks: 0 drawn, 9 kept;") for text in rows(capsys, "made").values())
+
+
+def test_prepare_coco_names_the_test_classes_that_five_shots_cannot_take(
+    coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_coco(coco) == 0
+    folds = rows(capsys, FOLDS_TITLE)
+    start = "8 pictures of 20 classes; 5 shots need 6 pictures of a class, fewer have airplane (2), "
+    assert folds["fold 0"].startswith(start)
+    assert "person" not in folds["fold 0"]
+    assert folds["fold 1"].startswith("1 pictures of 20 classes; ")
+    assert "bicycle (1), " in folds["fold 1"]
+    assert list(folds) == ["fold 0", "fold 1", "fold 2", "fold 3"]
+
+
+def test_prepare_coco_takes_one_file_an_overlap_rule_and_a_cache(
+    coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--annotations", "annotations/instances_train2014.json", "--images", str(coco / "train2014")]
+    assert run_coco(coco, *given, "--overlap", "annotation_order", "--cache", str(coco.parent / "kept")) == 0
+    assert rows(capsys, "found") == {"instances_train2014.json": "9 pictures with objects"}
+    (folder,) = (coco.parent / "kept").iterdir()
+    assert folder.name.startswith("masks_annotation_order_")
+    assert not list(coco.glob("masks_*"))
+
+
+def test_coco_file_of_another_length_than_published_gives_status_1(
+    coco: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(prepare.COCO_FULL, "2014", {"train": 10, "test": 9})  # type: ignore[arg-type]
+    assert run_coco(coco) == 1
+    assert rows(capsys, "found") == {
+        "instances_train2014.json": "9 pictures with objects of 10 (not the published file?)",
+        "instances_val2014.json": "9 pictures with objects of 9",
+    }
+
+
+def test_coco_split_that_is_not_there_whole_is_reported_while_the_other_is_made(
+    coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (coco / "train2014" / "COCO_train2014_000000000004.jpg").unlink()
+    assert run_coco(coco) == 1
+    printed = capsys.readouterr().out
+    assert "missing\n  instances_train2014.json  " in printed
+    assert "1 of its 9 pictures are missing: COCO_train2014_000000000004.jpg" in printed
+    assert "made\n  instances_val2014.json  9 masks: 9 drawn" in printed
+
+
+def test_masks_of_coco_are_shown_as_they_are_drawn_on_a_terminal(
+    coco: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    run_coco(coco)
+    assert "masks of instances_train2014.json:   0%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--year", "2017"], "there is no annotation file .*instances_train2017.json.*no folder of pictures"),
+        (["--annotations", "annotations/instances_val2014.json"], "``--annotations`` and ``--images`` go together"),
+        (["--images", "val2014"], "``--annotations`` and ``--images`` go together"),
+        (["--annotations", "val2014.zip", "--images", "val2014"], "there is no annotation file .*val2014.zip"),
+        (["--cache", "none"], "``--cache``: expected a folder, got 'none'"),
+        (
+            ["--annotations", "annotations/instances_val2014.json", "--images", "train2014"],
+            "instances_val2014.json does not match the pictures in .*train2014: 9 of its 9 pictures are missing",
+        ),
+    ],
+)
+def test_wrong_arguments_of_prepare_coco_are_one_error_and_the_status_is_2(
+    coco: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run_coco(coco, *arguments) == 2
+    printed = capsys.readouterr()
+    assert re.search(message, printed.err)
+    assert printed.err.count("dpcn: error:") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("cut", ["annotations", "pictures", "size"])
+def test_coco_file_that_cannot_be_drawn_is_one_error_and_the_status_is_2(
+    coco: Path, capsys: pytest.CaptureFixture[str], cut: str
+) -> None:
+    annotations = coco / "annotations" / "instances_val2014.json"
+    if cut == "annotations":
+        annotations.write_text(annotations.read_text()[:-5], encoding="utf-8")
+        message = "instances_val2014.json: is not a json file .* it may be cut: fetch it again"
+    elif cut == "pictures":
+        for folder in ("train2014", "val2014"):
+            next((coco / folder).iterdir()).unlink()
+        message = "does not match the pictures in .*: 1 of its 9 pictures are missing"
+    else:
+        Image.new("RGB", (50, 60)).save(coco / "val2014" / "COCO_val2014_000000000002.jpg")
+        message = "1 of its 9 pictures have another size: COCO_val2014_000000000002.jpg is 50 x 60"
+    assert run_coco(coco) == 2
+    printed = capsys.readouterr()
+    assert re.search(message, printed.err)
+    assert printed.err.count("dpcn: error:") == 1

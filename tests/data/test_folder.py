@@ -83,9 +83,55 @@ def test_missing_or_empty_folder_shows_expected_tree(tmp_path: Path, make: bool)
         ClassFolders(tmp_path / "mine")
 
 
-def test_unknown_test_class_is_named(class_folders: Path) -> None:
-    with pytest.raises(ValueError, match=r"``test_classes``: .*bowl, cup, fork, knife, got 'cups'.*'cup'"):
-        ClassFolders(class_folders, test_classes=["cups"])
+def test_unknown_classes_are_named(class_folders: Path) -> None:
+    text = r"``test_classes``: 1 of its 2 classes .*: cups\. Did you mean 'cup'\? The folders: bowl, "
+    with pytest.raises(ValueError, match=text):
+        ClassFolders(class_folders, test_classes=["bowl", "cups"])
+    with pytest.raises(ValueError, match=r"``train_classes``: 7 of its 7 .*a, b, c, d, e and 2 more\. The"):
+        ClassFolders(class_folders, train_classes=list("abcdefg"))
+
+
+def test_classes_on_neither_side_are_left_out(class_folders: Path) -> None:
+    data = ClassFolders(class_folders, train_classes=["fork", "bowl"], test_classes=["knife"])
+    assert data.split("train").class_names == {1: "bowl", 3: "fork"}
+    assert data.split("test").class_names == {4: "knife"}
+
+
+def test_classes_not_trained_on_are_held_out_where_none_are_named(class_folders: Path) -> None:
+    data = ClassFolders(class_folders, train_classes=["fork", "bowl"])
+    assert data.split("test").class_names == {2: "cup", 4: "knife"}
+    assert data.split("test").name == "table test, 2 classes (8 pictures)"
+
+
+def test_class_on_both_sides_is_an_error(class_folders: Path) -> None:
+    with pytest.raises(ValueError, match=r"``test_classes``: 1 of them are in ``train_classes`` too: cup;"):
+        ClassFolders(class_folders, train_classes=["cup", "bowl"], test_classes=["cup"])
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_classes_are_read_from_a_text_file(class_folders: Path, tmp_path: Path, kind: type) -> None:
+    path = tmp_path / "held_out.txt"
+    path.write_text("\ufeffknife\r\n\n  cup \n", encoding="utf-8")
+    data = ClassFolders(class_folders, test_classes=kind(path))
+    assert data.split("test").class_names == {2: "cup", 4: "knife"}
+    assert data.split("train").class_names == {1: "bowl", 3: "fork"}
+
+
+def test_text_file_that_cannot_be_used_is_named(class_folders: Path, tmp_path: Path) -> None:
+    path = tmp_path / "held_out.txt"
+    with pytest.raises(FileNotFoundError, match=r"``test_classes``: there is no file .*held_out\.txt; write one"):
+        ClassFolders(class_folders, test_classes=path)
+    path.write_text("\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"``test_classes`` of .*held_out\.txt: expected one class name a line"):
+        ClassFolders(class_folders, test_classes=path)
+    path.write_text("knife\nplate\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"held_out\.txt: 1 of its 2 classes have no folder in .*: plate\. The"):
+        ClassFolders(class_folders, test_classes=path)
+
+
+def test_one_name_without_a_list_is_an_error(class_folders: Path) -> None:
+    with pytest.raises(ValueError, match=r"``test_classes``: expected names or the path of a \.txt file, got 'cup'"):
+        ClassFolders(class_folders, test_classes="cup")
 
 
 @pytest.mark.parametrize(("test_classes", "split"), [([], "test"), (["bowl", "cup", "fork", "knife"], "train")])

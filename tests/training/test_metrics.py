@@ -81,3 +81,12 @@ def test_update_rejects_class_ids_as_truth(episodes):
     predicted, truth, class_ids = episodes
     with pytest.raises(ValueError, match=r"``truth``.*values 0 .*got \[3"):
         EpisodeIoU().update(predicted, truth + 3, class_ids)
+
+
+def test_class_ids_beyond_a_byte_count_and_others_are_refused():
+    metric, mask = EpisodeIoU(), torch.ones(1, 2, 2, dtype=torch.long)
+    metric.update(mask, mask, torch.tensor([1000]))
+    assert metric.compute().class_iou.keys() == {1000}
+    for class_id in (-1, 1024):
+        with pytest.raises(ValueError, match=f"``class_ids``: expected 0 to 1023, got .{class_id}"):
+            metric.update(mask, mask, torch.tensor([class_id]))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dpcn_modules.viz import training_curves
+from dpcn_modules.viz import fold_curves, training_curves
 
 LOG = """epoch,step,train/loss_epoch,train/loss_step,val/fb_iou,val/miou
 0,9,,1.5,,
@@ -85,13 +85,62 @@ def test_log_as_lightning_writes_it_can_be_read(tmp_path: Path) -> None:
     assert curves(miou) == [([19], [25])]
 
 
-def test_nothing_is_cut_off(tmp_path: Path) -> None:
-    figure = training_curves({"a training with a long name": write(tmp_path / "metrics.csv")}, tmp_path / "curves.png")
+@pytest.mark.parametrize("folds", [0, 1, 4])
+def test_nothing_is_cut_off(tmp_path: Path, folds: int) -> None:
+    files = {"a training with a long name": write(tmp_path / "metrics.csv")}
+    if folds:
+        figure = fold_curves({f"fold {i}": files for i in range(folds)}, tmp_path / "curves.png")
+    else:
+        figure = training_curves(files, tmp_path / "curves.png")
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert box.x0 >= 0
     assert box.y0 >= 0
     assert box.x1 <= width
     assert box.y1 <= height
+
+
+def test_folds_have_a_panel_each_with_loss_above_and_miou_below(tmp_path: Path) -> None:
+    log = write(tmp_path / "metrics.csv")
+    figure = fold_curves(
+        {"fold 0": {"DPCN": log}, "fold 1": {"DPCN": log}, "fold 2": {"DPCN": log}}, tmp_path / "a.png"
+    )
+    losses, mious = figure.axes[:3], figure.axes[3:]
+    assert [axis.get_title() for axis in figure.axes] == ["fold 0", "fold 1", "fold 2", "", "", ""]
+    assert [curves(axis)[1] for axis in losses] == [([19, 39], [1.25, 0.75])] * 3
+    assert [curves(axis) for axis in mious] == [[([19, 39], [25, 50])]] * 3
+    assert [axis.get_ylabel() for axis in (losses[0], mious[0])] == ["training loss", "validation mIoU (%)"]
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_later_fold_with_higher_values_is_not_cut_off(tmp_path: Path) -> None:
+    low, high = write(tmp_path / "a.csv"), write(tmp_path / "b.csv", LOG.replace("0.5\n", "0.9\n"))
+    figure = fold_curves({"fold 0": {"DPCN": low}, "fold 1": {"DPCN": high}}, tmp_path / "curves.png")
+    first, second = figure.axes[2:]
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[0] == 0
+    assert first.get_ylim()[1] > 90
+
+
+def test_a_network_has_one_colour_in_all_folds(tmp_path: Path) -> None:
+    log = write(tmp_path / "metrics.csv")
+    folds = {"fold 0": {"DPCN": log, "baseline": log}, "fold 1": {"baseline": log}}
+    first, second = fold_curves(folds, tmp_path / "curves.png").axes[2:]
+    assert second.lines[0].get_color() == first.lines[1].get_color() != first.lines[0].get_color()
+    assert legend(second) == ["baseline: best 50.0"]
+
+
+def test_fold_without_validation_says_so_beside_one_with(tmp_path: Path) -> None:
+    only_loss = write(tmp_path / "a.csv", "epoch,step,train/loss_step\n0,9,1.5\n0,19,1.0\n")
+    folds = {"fold 0": {"DPCN": write(tmp_path / "b.csv")}, "fold 1": {"DPCN": only_loss}}
+    *_, first, second = fold_curves(folds, tmp_path / "curves.png").axes
+    assert [text.get_text() for text in first.texts] == []
+    assert [text.get_text() for text in second.texts] == ["none logged"]
+
+
+@pytest.mark.parametrize("folds", [{}, {"fold 0": {}}])
+def test_fold_without_log_is_an_error(tmp_path: Path, folds: dict) -> None:
+    with pytest.raises(ValueError, match=r"``folds``: expected at least one metrics.csv in every panel, got \{"):
+        fold_curves(folds, tmp_path / "curves.png")
 
 
 def test_missing_log_is_named(tmp_path: Path) -> None:

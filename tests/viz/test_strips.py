@@ -96,11 +96,47 @@ def test_strip_gives_the_iou_without_void_pixels(tmp_path: Path) -> None:
 
 def test_masks_of_support_and_truth_have_one_colour_and_predictions_another(one_row) -> None:
     panels = shown(one_row)
-    green, orange = torch.tensor([0, 190, 110]), torch.tensor([255, 85, 0])
+    blue, orange = torch.tensor([0, 160, 255]), torch.tensor([255, 85, 0])
     assert panels["query"].unique().tolist() == [60]
-    for title, colour, other in (("support", green, orange), ("truth", green, orange), ("prediction", orange, green)):
+    for title, colour, other in (("support", blue, orange), ("truth", blue, orange), ("prediction", orange, blue)):
         assert (panels[title] == colour).all(-1).any()
         assert not (panels[title] == other).all(-1).any()
+
+
+def test_networks_have_a_column_each_with_their_own_iou(tmp_path: Path) -> None:
+    rows = [without_maps()._replace(prediction={"baseline": box(40, 32, 8), "DPCN": box(40, 32, 4)})]
+    figure = episode_strip(rows, tmp_path / "strip.png")
+    assert titles(figure) == ["support", "query", "baseline", "DPCN", "truth"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["", "", "IoU 0.33", "IoU 1.00", ""]
+
+
+def test_shots_have_a_column_each_and_fewer_shots_leave_columns_empty(tmp_path: Path) -> None:
+    image = torch.full((3, 20, 30), 90, dtype=torch.uint8)
+    three = without_maps()._replace(support_image=[image] * 3, support_mask=[box(20, 30, left) for left in (2, 8, 15)])
+    figure = episode_strip([three, without_maps()], tmp_path / "strip.png")
+    assert titles(figure) == ["support 1", "support 2", "support 3", "query", "prediction", "truth"]
+    shots = [torch.tensor(axis.images[0].get_array().data) for axis in figure.axes[:3]]
+    assert not torch.equal(shots[0], shots[1])
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes[6:9]] == [[], ["none"], ["none"]]
+
+
+def test_maps_say_which_values_they_have(tmp_path: Path) -> None:
+    dark = torch.linspace(0.01, 0.12, 64).reshape(8, 8)
+    figure = episode_strip([episode(refined_mask=dark)], tmp_path / "strip.png")
+    assert figure.axes[6].get_xlabel() == "0.01 to 0.12"
+
+
+def test_rows_are_as_high_as_their_pictures(tmp_path: Path) -> None:
+    flat = EpisodePicture(*(torch.zeros(size) for size in [(3, 20, 40), (20, 40), (3, 20, 40), (20, 40), (20, 40)]))
+    flat = flat._replace(support_image=torch.zeros(3, 20, 40).byte(), query_image=torch.zeros(3, 20, 40).byte())
+    figure = episode_strip([flat, without_maps()], tmp_path / "strip.png")
+    heights = [figure.axes[place].get_position().height for place in (1, 5)]
+    assert heights[0] < 0.6 * heights[1]
+
+
+def test_label_keeps_its_line_breaks(tmp_path: Path) -> None:
+    figure = episode_strip([episode(label="a class with a long name\nepisode 6")], tmp_path / "strip.png")
+    assert figure.axes[0].get_ylabel() == "a class with a\nlong name\nepisode 6"
 
 
 def test_columns_that_no_row_has_are_left_out(tmp_path: Path) -> None:
@@ -134,7 +170,10 @@ def test_nothing_is_cut_off(tmp_path: Path, rows: list[EpisodePicture]) -> None:
         ([episode(activation_maps=torch.rand(2, 8, 8))], "strip.png", r"``activation_maps``: expected 3 .*\(2, 8, 8\)"),
         ([episode(initial_mask=torch.rand(1, 8, 8))], "strip.png", r"``initial_mask``: expected 2 axes"),
         ([episode(refined_mask=torch.rand(8))], "strip.png", r"``refined_mask``: expected 2 axes"),
-        ([episode(truth=box(39, 32, 4))], "strip.png", r"``mask``: expected H=40"),
+        ([episode(truth=box(39, 32, 4))], "strip.png", r"``truth``: expected H=40 .* comes from ``prediction``"),
+        ([episode(prediction={})], "strip.png", "``prediction``: expected one or several by names .* got none"),
+        ([episode(prediction={"query": box(40, 32, 4)})], "strip.png", "``prediction``: .* other than .* got query"),
+        ([episode(support_mask=[])], "strip.png", "``support_mask``: expected one for each .* 0 masks and 1 images"),
         ([episode()], "strip.docx", r"``path``: expected a suffix among .*pdf, .*png, .* got '.*strip.docx'"),
         ([episode()], "strip", r"``path``: expected a suffix among"),
     ],

@@ -11,7 +11,7 @@ from dpcn_modules.data import manifest_hash, manifest_lines
 from dpcn_modules.training import EpisodeDataModule
 
 
-class _DataCLI(RecipeCLI):
+class DataCLI(RecipeCLI):
     """A recipe of which the data is made, and neither network nor trainer."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> None:
         FileExistsError: the file is there and holds other episodes.
     """
     arguments = expand("episodes", arguments)
-    cli = _DataCLI(RecipeTask, EpisodeDataModule, args=arguments, run=False, seed_everything_default=0)
+    cli = DataCLI(RecipeTask, EpisodeDataModule, args=arguments, run=False, seed_everything_default=0)
     lines = list(manifest_lines(cli.datamodule.test_dataset()))
     path, digest = Path(cli.config.output), manifest_hash(lines)
     if path.exists() and manifest_hash(path.read_text(encoding="utf-8").splitlines()) != digest:

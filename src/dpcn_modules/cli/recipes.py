@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dpcn_modules.adapters import train_plug_only
 from dpcn_modules.adapters.dcm import Trained
+from dpcn_modules.cli.inherit import resolved
 from dpcn_modules.cli.protocols import expand
 from dpcn_modules.cli.results import Run, as_json, report
 from dpcn_modules.data import manifest_hash, manifest_lines
@@ -161,21 +162,22 @@ def run(subcommand: str, arguments: list[str]) -> None:
         {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": run_folder}
         for name in ("CSVLogger", "TensorBoardLogger")
     ]
-    RecipeCLI(
-        RecipeTask,
-        EpisodeDataModule,
-        args=[subcommand, *arguments],
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={
-            "logger": loggers,
-            "callbacks": SaveOnTermination(),
-            "use_distributed_sampler": False,
-            "log_every_n_steps": 10,
-        },
-        parser_kwargs={"description": f"dpcn {subcommand}"},
-    )
+    with resolved(arguments) as merged:
+        RecipeCLI(
+            RecipeTask,
+            EpisodeDataModule,
+            args=[subcommand, *merged],
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "logger": loggers,
+                "callbacks": SaveOnTermination(),
+                "use_distributed_sampler": False,
+                "log_every_n_steps": 10,
+            },
+            parser_kwargs={"description": f"dpcn {subcommand}"},
+        )
 
 
 def _next_version(folder: Path) -> int:

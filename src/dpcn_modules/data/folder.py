@@ -1,10 +1,11 @@
 """One's own classes: a folder per class, pictures with their masks beside them."""
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from dpcn_modules._checks import check_choice
-from dpcn_modules.data._files import FilePictures, LabelledFile, count_pixels
+from dpcn_modules.data._files import FilePictures, LabelledFile, count_pixels, first
 from dpcn_modules.data.images import SUFFIXES, VOID
 from dpcn_modules.data.source import PictureSource, Split
 
@@ -23,24 +24,37 @@ class ClassFolders:
 
     Args:
         root: the folder that holds the class folders.
-        test_classes: names of the classes to hold out; the others are for training. None holds out nothing:
-            both splits are all classes, for testing a trained network on one's own pictures.
+        train_classes: names of the classes to train on, or the path of a .txt file with one name a line. None: all
+            that are not ``test_classes``.
+        test_classes: the same for those to hold out. None: all that are not ``train_classes``; where both are
+            None, both splits are all classes, for testing a trained network on one's own pictures.
 
     Raises:
-        FileNotFoundError: the folder is missing or holds no class folders.
-        ValueError: an unknown class name.
+        FileNotFoundError: the folder is missing or holds no class folders, or there is no such .txt file.
+        ValueError: a class without a folder, or one on both sides.
     """
 
-    def __init__(self, root: str | Path, *, test_classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        train_classes: Sequence[str] | str | Path | None = None,
+        test_classes: Sequence[str] | str | Path | None = None,
+    ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: there is no such folder.\n{_TREE}")
         names = sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name[0] != ".")
         if not names:
             raise FileNotFoundError(f"{self.root}: there are no class folders in it.\n{_TREE}")
-        for name in test_classes or ():
-            check_choice("test_classes", name, names)
-        self.test_classes = test_classes
+        self.train_classes = _class_names("train_classes", train_classes, names, self.root)
+        self.test_classes = _class_names("test_classes", test_classes, names, self.root)
+        both = sorted(set(self.train_classes or ()) & set(self.test_classes or ()))
+        if both:
+            raise ValueError(
+                f"``test_classes``: {len(both)} of them are in ``train_classes`` too: {first(both)}; held-out classes "
+                f"are not for training: take each out of one."
+            )
         ids = (class_id for class_id in range(1, len(names) + 2) if class_id != VOID)
         self._names = dict(zip(ids, names, strict=False))
 
@@ -52,21 +66,46 @@ class ClassFolders:
                 cannot be decoded, has other values, or differs in size from its picture.
         """
         check_choice("split", split, ("train", "test"))
-        class_names = self._names
-        if self.test_classes is not None:
-            class_names = {
-                value: name for value, name in class_names.items() if (name in self.test_classes) == (split == "test")
-            }
+        sides = (self.train_classes, self.test_classes)
+        mine, others = sides if split == "train" else sides[::-1]
+        chosen = set(self._names.values()) - set(others or ()) if mine is None else set(mine)
+        class_names = {value: name for value, name in self._names.items() if name in chosen}
         if not class_names:
             raise ValueError(
-                f"``test_classes``: no class is left for {split}; {self.root} holds "
-                f"{', '.join(self._names.values())}: hold out some of them, or pass None to use all for both."
+                f"``train_classes``, ``test_classes``: no class is left for {split}; {self.root} holds "
+                f"{first(list(self._names.values()))}: hold out some of them, or pass None to use all for both."
             )
         files = [file for class_id, name in class_names.items() for file in _labelled_files(self.root / name, class_id)]
         areas = count_pixels(files, class_names)
-        side = "all classes" if self.test_classes is None else split
+        side = "all classes" if sides == (None, None) else split
         name = f"{self.root.name} {side}, {len(class_names)} classes ({len(files)} pictures)"
         return FilePictures(name, class_names, files, areas, min_area=1)
+
+
+def _class_names(
+    argument: str, given: Sequence[str] | str | Path | None, known: Sequence[str], root: Path
+) -> Sequence[str] | None:
+    """The names that were given, or those in a file; ValueError unless each is a class."""
+    where = f"``{argument}``"
+    if isinstance(given, str | Path):
+        path = Path(given)
+        if path.suffix != ".txt":
+            raise ValueError(f"{where}: expected names or the path of a .txt file, got {str(given)!r}.")
+        if not path.is_file():
+            raise FileNotFoundError(f"{where}: there is no file {path}; write one class name a line into it.")
+        where += f" of {path}"
+        given = [name.strip() for name in path.read_text(encoding="utf-8-sig").splitlines() if name.strip()]
+        if not given:
+            raise ValueError(f"{where}: expected one class name a line, got none.")
+    unknown = [name for name in given or () if name not in known]
+    if unknown:
+        nearest = difflib.get_close_matches(str(unknown[0]), known, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(
+            f"{where}: {len(unknown)} of its {len(given or ())} classes have no folder in {root}: {first(unknown)}."
+            f"{hint} The folders: {first(known)}."
+        )
+    return given
 
 
 def _labelled_files(folder: Path, class_id: int) -> list[LabelledFile]:

@@ -8,7 +8,7 @@ from torchmetrics import Metric
 
 from dpcn_modules._checks import check_mask_values, check_shapes
 
-_CLASS_IDS = 256  # a mask is a byte
+_CLASS_IDS = 1024  # FSS-1000 has 1000
 
 
 class Score(NamedTuple):
@@ -62,13 +62,15 @@ class EpisodeIoU(Metric):
         Args:
             predicted: masks in {0, 1}, ``(B, Hi, Wi)``.
             truth: ``(B, Hi, Wi)`` in {0, 1, 255}.
-            class_ids: ``(B,)``, 0-255.
+            class_ids: ``(B,)``, 0-1023.
 
         Raises:
-            ValueError: shapes disagree, or a truth value is not 0, 1 or 255.
+            ValueError: shapes disagree, a truth value is not 0, 1 or 255, or a class id is out of its range.
         """
         check_shapes(predicted=(predicted, "B Hi Wi"), truth=(truth, "B Hi Wi"), class_ids=(class_ids, "B"))
         check_mask_values("truth", truth)
+        if bool(((class_ids < 0) | (class_ids >= _CLASS_IDS)).any()):
+            raise ValueError(f"``class_ids``: expected 0 to {_CLASS_IDS - 1}, got {class_ids.tolist()}.")
         counted = truth != 255
         for label in (0, 1):
             ours, theirs = (predicted == label) & counted, (truth == label)
