@@ -1,8 +1,13 @@
-"""Trains and tests networks side by side on generated shapes, over several seeds, and prints one table.
+"""Trains and tests networks side by side over several seeds, and prints one table.
 
     python benchmarks/accuracy.py hosts                      # the seven models, three seeds: about an hour on 2 cores
     python benchmarks/accuracy.py plug                       # what the plug's effect hangs on
+    python benchmarks/accuracy.py ablations --fold 1         # DPCN's tables 3, 5 and A1
     python benchmarks/accuracy.py hosts --steps 2 --test-episodes 20 --seeds 0 --rows CANet "CANet + DCM"
+    python benchmarks/accuracy.py hosts --voc FOLDER --steps 20000 --accelerator gpu --precision bf16-mixed --workers 4
+
+On generated shapes, or on the pictures of a VOC folder whose long side is about 240 px (`--voc`): trained on cat, dog,
+person, chair, sofa and car, tested on horse, sheep and cow.
 
 Every model of a study has the same backbone, budget, optimiser and episodes; one seed gives a host the same start with
 the plug and without. A run that is done leaves a file, and is not done again: a study that was cut off goes on there.
@@ -29,11 +34,15 @@ from lightning.pytorch.loggers import CSVLogger
 
 from dpcn_modules import build_model
 from dpcn_modules.cli.tables import table
-from dpcn_modules.data import Shapes, TestTransform
+from dpcn_modules.data import Pascal5i, Shapes, TestTransform, TrainTransform
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 HERE = Path(__file__).resolve().parent
-SIZE, BATCH, EPOCHS = 64, 16, 4
+BATCH, EPOCHS = 16, 4
+SHAPES_SIZE, VOC_SIZE = 64, 129
+HELD_OUT = ["horse", "sheep", "cow"]
+VOC_CLASSES = ["cat", "dog", "person", "chair", "sofa", "car", *HELD_OUT]
+VOC_AREA = 472  # the field's 2048 pixels, on pictures shrunk from 500 to 240
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +77,16 @@ STUDIES = {
         "CANet + DCM, plug's rate x 0.1": Row("canet_small_dcm", lr_multipliers={"interaction": 0.1}),
         "CANet + DCM, plug's rate x 3": Row("canet_small_dcm", lr_multipliers={"interaction": 3.0}),
     },
+    "ablations": {
+        "DPCN": Row("dpcn_small"),
+        "SAM + FFM": Row("dpcn_small", {"dcm": False}),
+        "FFM + DCM": Row("dpcn_small", {"sam": False}),
+        "SAM + DCM": Row("dpcn_small", {"ffm": False}),
+        "DCM: square": Row("dpcn_small", {"branches": ["square"]}),
+        "DCM: horizontal": Row("dpcn_small", {"branches": ["horizontal"]}),
+        "DCM: vertical, horizontal": Row("dpcn_small", {"branches": ["vertical", "horizontal"]}),
+        "DCM: parallel": Row("dpcn_small", {"generation": "parallel"}),
+    },
 }
 
 
@@ -82,9 +101,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each run")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--voc", help="real pictures: a folder in VOC's layout")
+    parser.add_argument("--accelerator", default="cpu")
+    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes of each run")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="where each run leaves its files")
-    parser.add_argument("--out", type=Path, help="the result; benchmarks/results/accuracy_STUDY.json")
+    parser.add_argument("--out", type=Path, help="the result; benchmarks/results/accuracy_STUDY[_foldN].json")
     args = parser.parse_args()
     rows = STUDIES[args.study]
     if unknown := set(args.rows or ()) - set(rows):
@@ -103,7 +126,14 @@ def main() -> None:
 def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
     """Train a network from scratch and score its last state, unless that was done before."""
     row = STUDIES[args.study][label]
-    budget = {"fold": args.fold, "shot": args.shot, "steps": args.steps, "lr": args.lr, "test": args.test_episodes}
+    budget = {
+        "data": "voc" if args.voc else "shapes",
+        "fold": args.fold,
+        "shot": args.shot,
+        "steps": args.steps,
+        "lr": args.lr,
+        "test": args.test_episodes,
+    }
     decided = {"row": dataclasses.asdict(row), "seed": seed, **budget}
     folder = args.runs / hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:12]
     if (folder / "score.json").is_file():
@@ -117,7 +147,8 @@ def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
     model = build_model(row.network, **row.changes)
     task = FewShotTask(model, schedule="adamw_one_cycle", lr=args.lr, lr_multipliers=row.lr_multipliers)
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=args.accelerator,
+        precision=args.precision,
         max_epochs=EPOCHS,
         limit_val_batches=0,
         gradient_clip_val=1.0,
@@ -147,18 +178,25 @@ def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
 
 
 def make_data(args: argparse.Namespace, seed: int) -> EpisodeDataModule:
-    """Episodes of generated shapes: the seed decides the training's; the test's are the same for every run."""
+    """The seed decides the training episodes; those of the test are the same for every run."""
+    size = VOC_SIZE if args.voc else SHAPES_SIZE
+    if args.voc:
+        source = Pascal5i(args.voc, args.fold, classes=VOC_CLASSES, held_out=HELD_OUT, min_area=VOC_AREA)
+    else:
+        source = Shapes(args.fold)
     return EpisodeDataModule(
-        Shapes(args.fold),
+        source,
         shot=args.shot,
-        size=SIZE,
+        size=size,
         batch_size=BATCH,
         test_batch_size=20,
         episodes_per_epoch=BATCH * max(1, args.steps // EPOCHS),
         test_episodes=args.test_episodes,
         seed=seed,
         protocol_name="accuracy",
-        train_transform=TestTransform(SIZE),
+        # Shapes vary enough without augmentation.
+        train_transform=TrainTransform(size, long_side=size) if args.voc else TestTransform(size),
+        workers=args.workers,
     )
 
 
@@ -180,7 +218,8 @@ def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -
     protocol = make_data(args, 0).protocol()
     print("\n" + table(("", "mIoU %", "FB-IoU %", "mIoU by seed", "parameters", "seconds"), lines))
     print(f"protocol: {protocol}; {args.steps} steps of {BATCH} episodes, seeds {' '.join(map(str, args.seeds))}")
-    options = {name: value for name, value in vars(args).items() if name not in ("runs", "out", "processes")}
+    machine = ("voc", "runs", "out", "processes", "workers")
+    options = {name: value for name, value in vars(args).items() if name not in machine}
     result = {
         "study": options,
         "protocol": str(protocol),
@@ -189,7 +228,8 @@ def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -
         "python": platform.python_version(),
         "commit": commit(),
     }
-    out = args.out or HERE / "results" / f"accuracy_{args.study}.json"
+    data = "_voc" if args.voc else f"_fold{args.fold}" if args.fold else ""
+    out = args.out or HERE / "results" / f"accuracy_{args.study}{data}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1))
     print(f"written to {out}")

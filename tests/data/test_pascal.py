@@ -137,6 +137,16 @@ def test_classes_restrict_both_splits_and_stay_on_their_side(voc: Path) -> None:
     assert list(test.pictures) == list(test.pictures_of(3))
 
 
+def test_classes_can_be_held_out_by_name_in_place_of_the_folds(voc: Path) -> None:
+    data = Pascal5i(voc, 0, min_area=300, held_out=("aeroplane", "car"))
+    train, test = data.split("train"), data.split("test")
+    assert set(test.class_names.values()) == {"aeroplane", "car"}
+    assert set(train.class_names.values()) == set(PASCAL_CLASSES) - {"aeroplane", "car"}
+    assert test.name.startswith("pascal5i without aeroplane, car, test")
+    with pytest.raises(ValueError, match=r"``held_out``: expected one of .*Did you mean 'car'"):
+        Pascal5i(voc, 0, held_out=("cars",))
+
+
 def test_classes_rejects_unknown_name(voc: Path) -> None:
     with pytest.raises(ValueError, match=r"``classes``: .*tvmonitor, got 'airplane'\. Did you mean 'aeroplane'"):
         Pascal5i(voc, 0, classes=["dog", "airplane"])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from dpcn_modules._checks import check_choice
 from dpcn_modules.data._files import FilePictures, LabelledFile, check_files_exist, count_pixels, without_classes
 from dpcn_modules.data.folds import PASCAL_CLASSES, check_rules, chosen_classes, pascal_classes
 from dpcn_modules.data.source import PictureSource, Split
@@ -39,6 +40,7 @@ class Pascal5i:
             (PFENet, HSNet); "drop" leaves them out (BAM, HDMNet).
         classes: use these classes only, by name; a class stays on the side on which its fold puts it. All
             held-out classes still count for ``novel="drop"``.
+        held_out: hold out these classes, by name, in place of the fold's; for experiments on part of the data.
 
     Raises:
         FileNotFoundError: the folder is not there or is not a VOC folder.
@@ -56,13 +58,17 @@ class Pascal5i:
         min_area: int = 2048,
         novel: Literal["keep", "drop"] = "keep",
         classes: Sequence[str] | None = None,
+        held_out: Sequence[str] | None = None,
     ) -> None:
         check_rules(PASCAL_CLASSES, fold=fold, novel=novel, classes=classes, min_area=min_area)
+        for name in held_out or ():
+            check_choice("held_out", name, PASCAL_CLASSES)
         self.root = Path(root)
         self.fold = fold
         self.min_area = min_area
         self.novel = novel
         self.classes = classes
+        self.held_out = held_out
         self._lists = {"train": train_list, "test": test_list}
         self._mask_folder = self._find_masks(mask_folder)
 
@@ -74,16 +80,24 @@ class Pascal5i:
             ValueError: no class is left, the list is empty, malformed or names a picture twice, a mask cannot
                 be decoded, or it differs in size from its picture.
         """
-        class_names = chosen_classes(pascal_classes(self.fold, split), self.classes, fold=self.fold, split=split)
+        class_names = chosen_classes(self._side(split), self.classes, fold=self.fold, split=split)
         list_path = self._find_list(split)
         files = self._read_list(list_path)
         check_files_exist(files, str(list_path), _TREE)
         areas = count_pixels(files, range(1, len(PASCAL_CLASSES) + 1))
         if split == "train" and self.novel == "drop":
-            files, areas = without_classes(files, areas, pascal_classes(self.fold, "test"))
+            files, areas = without_classes(files, areas, self._side("test"))
         rules = f"area >= {self.min_area} px" + (f", held-out classes: {self.novel}" if split == "train" else "")
-        name = f"pascal5i fold {self.fold} {split}, {list_path.name} ({len(files)} pictures, {rules})"
+        side = f"fold {self.fold}" if self.held_out is None else f"without {', '.join(self.held_out)},"
+        name = f"pascal5i {side} {split}, {list_path.name} ({len(files)} pictures, {rules})"
         return FilePictures(name, class_names, files, areas, min_area=self.min_area)
+
+    def _side(self, split: Split) -> dict[int, str]:
+        """All classes of one split."""
+        if self.held_out is None:
+            return pascal_classes(self.fold, split)
+        names = dict(enumerate(PASCAL_CLASSES, start=1))
+        return {value: name for value, name in names.items() if (name in self.held_out) == (split == "test")}
 
     def _find_masks(self, mask_folder: str | None) -> Path:
         if not (self.root / "JPEGImages").is_dir():

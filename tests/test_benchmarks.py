@@ -1,0 +1,63 @@
+"""The study of accuracy runs as a command: resumed, on shapes and on real pictures, and asked what it does."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ROWS = ["--rows", "CANet", "CANet + DCM"]
+SHORT = ["--steps=4", "--test-episodes=20", "--runs=runs", "--out=out.json"]
+
+
+def run(script, *arguments, folder):
+    """Run a benchmark in a folder of its own; return what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, BENCHMARKS / script, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_a_study_prints_mean_and_spread_and_does_nothing_twice(tmp_path):
+    printed = run("accuracy.py", "hosts", *ROWS, "--seeds", 0, 1, *SHORT, folder=tmp_path)
+    for label in ("CANet", r"CANet \+ DCM"):
+        assert re.search(rf"^{label} +\d+\.\d ± \d+\.\d .* \d+\.\d \d+\.\d ", printed, re.MULTILINE)
+    assert "accuracy: shapes fold 0 test" in printed
+    first = json.loads((tmp_path / "out.json").read_text())
+    assert [(each["label"], each["seed"]) for each in first["runs"]] == [
+        (label, seed) for label in ("CANet", "CANet + DCM") for seed in (0, 1)
+    ]
+    assert all(each["training_steps"] == 4 for each in first["runs"])
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/score.json")}
+    assert len(files) == 4
+    run("accuracy.py", "hosts", *ROWS, "--seeds", 0, 1, *SHORT, folder=tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/score.json")} == files
+    assert json.loads((tmp_path / "out.json").read_text())["runs"] == first["runs"]
+
+    printed = run("plug_probe.py", "--runs=runs", "--episodes=20", "--out=probe.json", folder=tmp_path)
+    probes = json.loads((tmp_path / "probe.json").read_text())["probes"]
+    assert sorted(probe["seed"] for probe in probes) == [0, 1]
+    assert all({"own", "foreign", "mean", "without", "added"} <= probe.keys() for probe in probes)
+    assert "of another class" in printed
+
+
+@pytest.mark.real_data
+def test_the_study_takes_real_pictures(tmp_path, real_data):
+    voc = real_data / "voc_small"
+    printed = run(
+        "accuracy.py", "ablations", f"--voc={voc}", "--rows", "SAM + FFM", "--seeds=0", *SHORT, folder=tmp_path
+    )
+    assert "pascal5i without horse, sheep, cow, test, val.txt" in printed
+    assert str(voc) not in (tmp_path / "out.json").read_text()
+
+
+def test_an_unknown_row_is_named(tmp_path):
+    command = [sys.executable, BENCHMARKS / "accuracy.py", "hosts", "--rows", "DPCN2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--rows: expected some of PANet, CANet" in done.stderr
