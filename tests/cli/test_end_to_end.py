@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dpcn_modules.cli.main import main
+from dpcn_modules.evaluation import PROTOCOLS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
 SMALL = [
@@ -76,6 +77,19 @@ def check_replay(folder, recipe, checkpoint, options, result, capsys):
         assert replayed[key] == result["runs"][0][key]
 
 
+def check_protocols(folder, recipe, checkpoint):
+    """Test by every named protocol, with fewer episodes and smaller pictures."""
+    for name, protocol in PROTOCOLS.items():
+        small = ["--data.test_episodes=2", "--data.size=65", f"--data.scales={[49] * len(protocol.scales)}"]
+        arguments = [f"--ckpt_path={checkpoint}", f"--protocol={name}", *small]
+        assert main(["test", *recipe, *arguments]) == 0
+        runs = [run["protocol"] for run in last_result(folder)["runs"]]
+        assert [run["seed"] for run in runs] == list(protocol.seeds)
+        for run in runs:
+            assert (run["name"], run["draw"], run["truth"]) == (name, protocol.draw, protocol.truth)
+            assert run["scales"] == [49] * len(protocol.scales)
+
+
 @pytest.mark.real_data
 def test_voc_from_the_download_to_replayed_scores(here, real_data, capsys):
     voc = real_data / "voc2012_subset"
@@ -88,6 +102,7 @@ def test_voc_from_the_download_to_replayed_scores(here, real_data, capsys):
     results = check_tests(here, recipe, checkpoint)
     assert set(results["one shot"]["runs"][0]["class_iou"]) <= {"dog", "horse", "person"}
     check_replay(here, recipe, checkpoint, *(TESTS["all"][0], results["all"]), capsys)
+    check_protocols(here, recipe, checkpoint)
 
 
 @pytest.mark.real_data
