@@ -93,7 +93,7 @@ MODELS = {"MyModel": MyModel, "MyModelWithDCM": MyModelWithDCM}
 def main() -> None:
     """Show that the plug starts as the identity, then train and test both models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600, help="training steps of each model")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each model")
     parser.add_argument("--seeds", type=int, default=1, help="how many times each model is trained, seeds from 0")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--fold", type=int, default=0, choices=range(4))

@@ -157,7 +157,11 @@ def test_a_missing_data_folder_shows_the_expected_tree(here, capsys):
 def start(here, *arguments):
     """A run in a process of its own, and its last.ckpt."""
     command = [sys.executable, "-m", "dpcn_modules.cli.main", "fit", f"--config={CONFIGS / 'shapes.yaml'}", *TINY]
-    process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    # As many threads as here: sums in another order have other last bits.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, *arguments], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
     return process, here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
 
 

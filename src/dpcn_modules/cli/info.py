@@ -1,7 +1,6 @@
 """`dpcn info`: what is here, and what can run."""
 
 import argparse
-import importlib.util
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -13,9 +12,9 @@ from dpcn_modules.functional._backends import BACKENDS
 
 _PACKAGES = ("torch", "torchvision", "einops", "numpy", "lightning", "torchmetrics")
 _EXTRAS = {
-    "train": ("lightning", "torchmetrics", "tensorboard", "jsonargparse"),
+    "train": ("lightning", "torchmetrics", "tensorboard", "jsonargparse", "pyyaml", "scipy"),
     "coco": ("pycocotools",),
-    "viz": ("matplotlib",),
+    "viz": ("matplotlib", "pyyaml"),
 }
 
 
@@ -72,7 +71,7 @@ def _cuda() -> str:
 
 
 def _extra(name: str) -> str:
-    missing = [package for package in _EXTRAS[name] if importlib.util.find_spec(package) is None]
+    missing = [package for package in _EXTRAS[name] if _version(package) == "not installed"]
     return f"without {', '.join(missing)}: pip install 'dpcn_modules[{name}]'" if missing else "installed"
 
 
