@@ -38,7 +38,7 @@ from dpcn_modules.data import Pascal5i, Shapes, TestTransform, TrainTransform
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 HERE = Path(__file__).resolve().parent
-BATCH, EPOCHS = 16, 4
+EPOCHS = 4
 SHAPES_SIZE, VOC_SIZE = 64, 129
 HELD_OUT = ["horse", "sheep", "cow"]
 VOC_CLASSES = ["cat", "dog", "person", "chair", "sofa", "car", *HELD_OUT]
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each run")
+    parser.add_argument("--batch", type=int, default=16, help="episodes of a step")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--voc", help="real pictures: a folder in VOC's layout")
@@ -131,6 +132,8 @@ def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
         "fold": args.fold,
         "shot": args.shot,
         "steps": args.steps,
+        "batch": args.batch,
+        "precision": args.precision,
         "lr": args.lr,
         "test": args.test_episodes,
     }
@@ -188,9 +191,9 @@ def make_data(args: argparse.Namespace, seed: int) -> EpisodeDataModule:
         source,
         shot=args.shot,
         size=size,
-        batch_size=BATCH,
+        batch_size=args.batch,
         test_batch_size=20,
-        episodes_per_epoch=BATCH * max(1, args.steps // EPOCHS),
+        episodes_per_epoch=args.batch * max(1, args.steps // EPOCHS),
         test_episodes=args.test_episodes,
         seed=seed,
         protocol_name="accuracy",
@@ -217,7 +220,7 @@ def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -
         )
     protocol = make_data(args, 0).protocol()
     print("\n" + table(("", "mIoU %", "FB-IoU %", "mIoU by seed", "parameters", "seconds"), lines))
-    print(f"protocol: {protocol}; {args.steps} steps of {BATCH} episodes, seeds {' '.join(map(str, args.seeds))}")
+    print(f"protocol: {protocol}; {args.steps} steps of {args.batch} episodes, seeds {' '.join(map(str, args.seeds))}")
     machine = ("voc", "runs", "out", "processes", "workers")
     options = {name: value for name, value in vars(args).items() if name not in machine}
     result = {

@@ -26,6 +26,13 @@ class TestGrouped(OpContract):
         return x.to(dtype), kernels.to(dtype)
 
 
+class TestGroupedCPU(TestGrouped):
+    backend = "grouped_cpu"
+
+    def test_passes_gradgradcheck(self) -> None:
+        assert torch.autograd.gradgradcheck(self.operation, with_gradient(self.inputs(batch=1)))
+
+
 class TestReference(TestGrouped):
     backend = "reference"
 
@@ -82,7 +89,9 @@ def test_dynamic_conv2d_rejects_what_is_no_tensor() -> None:
 
 
 def test_dynamic_conv2d_rejects_an_unknown_backend_and_lists_the_known() -> None:
-    message = r"``backend``: expected one of auto, grouped, reference, got 'groupd'\. Did you mean 'grouped'\?"
+    message = (
+        r"``backend``: expected one of auto, grouped_cpu, grouped, reference, got 'groupd'\. Did you mean 'grouped'\?"
+    )
     with pytest.raises(ValueError, match=message):
         dynamic_conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 1, 1), backend="groupd")
 

@@ -17,7 +17,8 @@ def dynamic_conv2d(x: Tensor, kernels: Tensor, *, backend: str = "auto") -> Tens
     Args:
         x: query feature, ``(B, C, H, W)``.
         kernels: one filter per sample and channel, ``(B, C, kh, kw)``, ``kh`` and ``kw`` odd.
-        backend: "auto", "grouped" (one grouped convolution) or "reference" (loops, for tests).
+        backend: "auto" (the first that can run), "grouped_cpu" (one grouped convolution, and a backward made for the
+            CPU), "grouped" (the same with its own backward, on any device) or "reference" (loops, for tests).
 
     Returns:
         ``(B, C, H, W)``.

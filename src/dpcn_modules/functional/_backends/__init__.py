@@ -10,9 +10,9 @@ from types import ModuleType
 from torch import Tensor
 
 from dpcn_modules._checks import check_choice
-from dpcn_modules.functional._backends import grouped, reference
+from dpcn_modules.functional._backends import grouped, grouped_cpu, reference
 
-BACKENDS: dict[str, ModuleType] = {"grouped": grouped, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {"grouped_cpu": grouped_cpu, "grouped": grouped, "reference": reference}
 """By name, in the order in which "auto" tries them."""
 
 

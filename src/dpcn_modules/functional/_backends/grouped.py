@@ -12,10 +12,11 @@ def why_not(x: Tensor, kernels_list: Sequence[Tensor]) -> None:
 
 def run(x: Tensor, kernels_list: Sequence[Tensor]) -> list[Tensor]:
     """One ``(B, C, H, W)`` for each of the ``(B, C, kh, kw)``."""
-    return [_convolve(x, kernels) for kernels in kernels_list]
+    return [convolve(x, kernels) for kernels in kernels_list]
 
 
-def _convolve(x: Tensor, kernels: Tensor) -> Tensor:
+def convolve(x: Tensor, kernels: Tensor) -> Tensor:
+    """``(B, C, H, W)`` and ``(B, C, kh, kw)`` to ``(B, C, H, W)``."""
     B, C, H, W = x.shape
     kh, kw = kernels.shape[-2:]
     if B * C == 0:  # a convolution has at least one group
