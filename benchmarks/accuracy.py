@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each run")
+    parser.add_argument("--size", type=int, help=f"of the pictures: {SHAPES_SIZE} for shapes, {VOC_SIZE} for --voc")
     parser.add_argument("--batch", type=int, default=16, help="episodes of a step")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="where each run leaves its files")
     parser.add_argument("--out", type=Path, help="the result; benchmarks/results/accuracy_STUDY[_foldN].json")
     args = parser.parse_args()
+    args.size = args.size or (VOC_SIZE if args.voc else SHAPES_SIZE)
     rows = STUDIES[args.study]
     if unknown := set(args.rows or ()) - set(rows):
         parser.error(f"--rows: expected some of {', '.join(rows)}, got {', '.join(sorted(unknown))}")
@@ -129,6 +131,7 @@ def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
     row = STUDIES[args.study][label]
     budget = {
         "data": "voc" if args.voc else "shapes",
+        "size": args.size,
         "fold": args.fold,
         "shot": args.shot,
         "steps": args.steps,
@@ -182,15 +185,14 @@ def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
 
 def make_data(args: argparse.Namespace, seed: int) -> EpisodeDataModule:
     """The seed decides the training episodes; those of the test are the same for every run."""
-    size = VOC_SIZE if args.voc else SHAPES_SIZE
     if args.voc:
         source = Pascal5i(args.voc, args.fold, classes=VOC_CLASSES, held_out=HELD_OUT, min_area=VOC_AREA)
     else:
-        source = Shapes(args.fold)
+        source = Shapes(args.fold, picture_size=args.size)
     return EpisodeDataModule(
         source,
         shot=args.shot,
-        size=size,
+        size=args.size,
         batch_size=args.batch,
         test_batch_size=20,
         episodes_per_epoch=args.batch * max(1, args.steps // EPOCHS),
@@ -198,7 +200,7 @@ def make_data(args: argparse.Namespace, seed: int) -> EpisodeDataModule:
         seed=seed,
         protocol_name="accuracy",
         # Shapes vary enough without augmentation.
-        train_transform=TrainTransform(size, long_side=size) if args.voc else TestTransform(size),
+        train_transform=TrainTransform(args.size, long_side=args.size) if args.voc else TestTransform(args.size),
         workers=args.workers,
     )
 
