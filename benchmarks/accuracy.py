@@ -31,10 +31,12 @@ from typing import Any
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
 
 from dpcn_modules import build_model
 from dpcn_modules.cli.tables import table
 from dpcn_modules.data import Pascal5i, Shapes, TestTransform, TrainTransform
+from dpcn_modules.models import Host
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 HERE = Path(__file__).resolve().parent
@@ -53,11 +55,13 @@ class Row:
         network: its name for `build_model`.
         changes: of its settings.
         lr_multipliers: of its parts.
+        plug_after: the part of a host whose output the plug changes, in place of the query feature.
     """
 
     network: str
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
     lr_multipliers: dict[str, float] | None = None
+    plug_after: str | None = None
 
 
 STUDIES = {
@@ -76,6 +80,8 @@ STUDIES = {
         "PFENet + DCM, kernels 1 x 1": Row("pfenet_small_dcm", {"kernel_size": 1}),
         "CANet + DCM, plug's rate x 0.1": Row("canet_small_dcm", lr_multipliers={"interaction": 0.1}),
         "CANet + DCM, plug's rate x 3": Row("canet_small_dcm", lr_multipliers={"interaction": 3.0}),
+        "CANet + DCM, plug after the comparison": Row("canet_small_dcm", plug_after="attention"),
+        "PFENet + DCM, plug after the merge": Row("pfenet_small_dcm", plug_after="merge"),
     },
     "ablations": {
         "DPCN": Row("dpcn_small"),
@@ -151,6 +157,8 @@ def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
     seed_everything(seed, verbose=False)
     data = make_data(args, seed)
     model = build_model(row.network, **row.changes)
+    if row.plug_after is not None:
+        move_plug(model, row.plug_after)
     task = FewShotTask(model, schedule="adamw_one_cycle", lr=args.lr, lr_multipliers=row.lr_multipliers)
     trainer = Trainer(
         accelerator=args.accelerator,
@@ -181,6 +189,21 @@ def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
     }
     (folder / "score.json").write_text(json.dumps(result, indent=1))
     return result
+
+
+def move_plug(host: Host, part: str) -> None:
+    """Let the plug change what a part of the host gives, instead of the query feature."""
+    kernels = []
+
+    def remember(query_feat: Tensor, made: tuple[Tensor, ...]) -> Tensor:
+        kernels[:] = [made]
+        return query_feat
+
+    def change(module: torch.nn.Module, inputs: Any, feat: Tensor) -> Tensor:
+        return host.interaction.apply_kernels(feat, kernels.pop())
+
+    host._interact = remember
+    host.get_submodule(part).register_forward_hook(change)
 
 
 def make_data(args: argparse.Namespace, seed: int) -> EpisodeDataModule:

@@ -51,7 +51,9 @@ def main() -> None:
     probes = []
     for path in sorted(args.runs.glob("*/score.json")):
         run = json.loads(path.read_text())
-        if not run["row"]["network"].endswith("_dcm"):
+        asked = {"data": "shapes", "fold": args.fold, "size": SIZE}
+        plugged = run["row"]["network"].endswith("_dcm") and run["row"]["plug_after"] is None
+        if not plugged or any(run[name] != value for name, value in asked.items()):
             continue
         checkpoint = next(path.parent.glob("checkpoints/*.ckpt"))
         probes.append({"label": run["label"], "seed": run["seed"], **probe(load_model(checkpoint), batches)})

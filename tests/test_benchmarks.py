@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from dpcn_modules import build_model
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 ROWS = ["--rows", "CANet", "CANet + DCM"]
@@ -44,6 +47,28 @@ def test_a_study_prints_mean_and_spread_and_does_nothing_twice(tmp_path):
     assert sorted(probe["seed"] for probe in probes) == [0, 1]
     assert all({"own", "foreign", "mean", "without", "added"} <= probe.keys() for probe in probes)
     assert "of another class" in printed
+
+
+@pytest.mark.parametrize(("name", "part"), [("canet_small_dcm", "attention"), ("pfenet_small_dcm", "merge")])
+def test_the_plug_can_be_put_elsewhere(name, part, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import accuracy
+
+    torch.manual_seed(0)
+    host = build_model(name).eval()
+    torch.nn.init.normal_(host.interaction.merge.weight, std=0.1)
+    episode = torch.randn(2, 3, 32, 32), torch.randn(2, 1, 3, 32, 32), torch.ones(2, 1, 32, 32)
+    with torch.no_grad():
+        published_place = host(*episode).logits
+        accuracy.move_plug(host, part)
+        moved = host(*episode).logits
+        assert not torch.allclose(moved, published_place)
+        torch.nn.init.zeros_(host.interaction.merge.weight)
+        torch.nn.init.zeros_(host.interaction.merge.bias)
+        untrained = host(*episode).logits
+        bare = build_model(name, dcm=False).eval()
+        bare.load_state_dict(host.state_dict(), strict=False)
+        assert torch.equal(untrained, bare(*episode).logits)
 
 
 @pytest.mark.real_data
