@@ -10,6 +10,7 @@ from samples import features, gradients, masks, with_gradient
 from tolerances import assert_close
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from dpcn_modules.functional import prior_mask, region_activation
 
@@ -70,6 +71,39 @@ def test_region_activation_matches_loops_for_every_pair_of_sizes(
     expected = gradients(lambda *a: oracles.region_activation(*a, WINDOWS), inputs)
     for actual, wanted in zip(gradients(lambda *a: region_activation(*a, WINDOWS), inputs), expected, strict=True):
         assert_close(actual, wanted)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("rows", [[0], [8], [4], [0, 8], [0, 1, 2], [6, 7], [3, 5]])
+@pytest.mark.parametrize("columns", [[0], [3], [1, 2], [0, 1, 2, 3]])
+def test_region_activation_matches_loops_wherever_the_foreground_lies(
+    rows: list[int], columns: list[int], chunk_size: int | None
+) -> None:
+    query, support = features(2, 4, 5, 6), features(2, 1, 4, 9, 4, seed=1)
+    mask = torch.zeros(2, 1, 9, 4, dtype=torch.long)
+    for row in rows:
+        mask[0, 0, row, columns] = 1
+    mask[1, 0, 4:6, 1:3] = 1  # each sample of a batch leaves out what is background in its own support
+    inputs = with_gradient([query, support, mask])
+
+    def ours(*a: Tensor) -> Tensor:
+        return region_activation(*a, WINDOWS, chunk_size=chunk_size)
+
+    assert_close(ours(*inputs), oracles.region_activation(*inputs, WINDOWS))
+    expected = gradients(lambda *a: oracles.region_activation(*a, WINDOWS), inputs)
+    for actual, wanted in zip(gradients(ours, inputs), expected, strict=True):
+        assert_close(actual, wanted)
+
+
+def test_region_activation_multiplies_foreground_only() -> None:
+    query, support = features(1, 4, 30, 30), features(1, 1, 4, 30, 30, seed=1)
+    mask = torch.zeros(1, 1, 30, 30)
+    mask[..., 10:14, 20:25] = 1
+    with FlopCounterMode(display=False) as counter:
+        region_activation(query, support, mask, WINDOWS)
+    assert (
+        counter.get_total_flops() == 2 * mask.sum() * 4 * 30 * 32
+    )  # one product of 20 positions with the padded query
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 7, 30, 10**6])

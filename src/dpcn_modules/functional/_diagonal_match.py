@@ -4,7 +4,7 @@ Both pictures lie in raster order with a zero border between rows, so the window
 width + x`` along both axes of the cosine matrix, and a window's mean is a sum along its diagonals.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Windows = tuple[tuple[int, int], ...]
+_DENSE = 0.75
+"""Share of occupied positions above which picking them out costs more than it saves."""
 
 
 class BestMatch(torch.autograd.Function):
@@ -26,29 +28,21 @@ class BestMatch(torch.autograd.Function):
         ctx: Any,
         s: Tensor,
         q: Tensor,
+        occupied: Tensor | None,
         width: int,
         support_width: int,
         windows: Windows,
         chunk_size: int | None,
     ) -> Tensor:
-        """Match, chunk by chunk of support rows."""
-        P = s.shape[1]
-        rows = P // width if chunk_size is None else -(-chunk_size // support_width)
-        halo = max(_step(d_h // 2, d_w // 2, width) for d_h, d_w in windows)
-        best = s.new_full((s.shape[0], len(windows), q.shape[1]), -torch.inf)
-        winner = torch.zeros_like(best, dtype=torch.long)
-        for start in range(0, P, rows * width):
-            end = min(start + rows * width, P)
-            low, high = max(0, start - halo), min(P, end + halo)
-            cosine = (s[:, low:high] @ q.transpose(1, 2)).to(s.dtype)  # autocast may have made it half
-            for a, window in enumerate(windows):
-                total = _diagonal_sum(cosine, window, width, start - low, end - start)
-                # A window may not be centred on the border between rows.
-                total.view(s.shape[0], (end - start) // width, width, q.shape[1])[:, :, support_width:] = -torch.inf
-                value, index = total.max(1)
-                better = value > best[:, a]
-                best[:, a] = torch.where(better, value, best[:, a])
-                winner[:, a] = torch.where(better, index + start, winner[:, a])
+        """Match all of the support, or with ``occupied`` (N, P) only where it is not zero."""
+        chunk_rows = s.shape[1] // width if chunk_size is None else -(-chunk_size // support_width)
+        grid = _Grid(width, support_width, windows, chunk_rows)
+        if occupied is None:
+            best, winner = _match(s, q, grid)
+        else:
+            samples = [_match_occupied(s[n : n + 1], q[n : n + 1], occupied[n], grid) for n in range(s.shape[0])]
+            best = torch.cat([sample for sample, _ in samples]) if samples else s.new_zeros(0, len(windows), q.shape[1])
+            winner = torch.cat([sample for _, sample in samples]) if samples else torch.zeros_like(best).long()
         ctx.save_for_backward(s, q, winner)
         ctx.windows, ctx.width = windows, width
         return best / best.new_tensor([d_h * d_w for d_h, d_w in windows]).unsqueeze(-1)
@@ -61,7 +55,69 @@ class BestMatch(torch.autograd.Function):
         partner, weight = _winning_pairs(grad, winner, s.shape[1], ctx.width, ctx.windows)
         grad_s = _sum_by_partner(q, partner, weight, s.shape[1]) if ctx.needs_input_grad[0] else None
         grad_q = _sum_of_partners(s, partner, weight) if ctx.needs_input_grad[1] else None
-        return grad_s, grad_q, None, None, None, None
+        return grad_s, grad_q, None, None, None, None, None
+
+
+class _Grid(NamedTuple):
+    """How positions lie: rows of ``width``, ``support_width`` of each in the support, some rows matched at a time."""
+
+    width: int
+    support_width: int
+    windows: Windows
+    chunk_rows: int
+
+
+def _match(s: Tensor, q: Tensor, grid: _Grid, occupied: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The greatest sum of each query position and window, and where: ``(N, A, Q)`` each, chunk by chunk of rows."""
+    (N, P), Q, width = s.shape[:2], q.shape[1], grid.width
+    halo = max(_step(d_h // 2, d_w // 2, width) for d_h, d_w in grid.windows)
+    best = s.new_full((N, len(grid.windows), Q), -torch.inf)
+    winner = torch.zeros_like(best, dtype=torch.long)
+    for start in range(0, P, grid.chunk_rows * width):
+        end = min(start + grid.chunk_rows * width, P)
+        low, high = max(0, start - halo), min(P, end + halo)
+        cosine = _cosine(s[:, low:high], q, None if occupied is None else occupied[low:high])
+        for a, window in enumerate(grid.windows):
+            total = _diagonal_sum(cosine, window, width, start - low, end - start)
+            # A window may not be centred on the border between rows.
+            total.view(N, (end - start) // width, width, Q)[:, :, grid.support_width :] = -torch.inf
+            value, index = total.max(1)
+            better = value > best[:, a]
+            best[:, a] = torch.where(better, value, best[:, a])
+            winner[:, a] = torch.where(better, index + start, winner[:, a])
+    return best, winner
+
+
+def _match_occupied(s: Tensor, q: Tensor, occupied: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
+    """`_match` for one sample whose support is zero outside ``occupied`` (P,), which leaves most of the work out.
+
+    A window that sees no foreground sums to zero, so the rows that no window with foreground is centred on count as
+    one more candidate, zero. It carries no gradient, whichever of them is called the winner.
+    """
+    height = occupied.shape[0] // grid.width
+    rows = occupied.view(height, grid.width).any(1).nonzero().flatten().tolist()
+    if not rows:
+        zero = s.new_zeros(1, len(grid.windows), q.shape[1])
+        return zero, zero.long()
+    reach = max(d_h // 2 for d_h, _ in grid.windows)
+    top, bottom = max(0, rows[0] - reach), min(height, rows[-1] + 1 + reach)
+    first, end = top * grid.width, bottom * grid.width
+    best, winner = _match(s[:, first:end], q, grid, occupied[first:end])
+    winner += first
+    if (top, bottom) != (0, height):
+        outside = 0 if top > 0 else end
+        winner = torch.where(best < 0, outside, winner)
+        best = best.clamp(min=0)
+    return best, winner
+
+
+def _cosine(s: Tensor, q: Tensor, occupied: Tensor | None) -> Tensor:
+    """``s @ q^T``, ``(N, P, Q)``; where few of the rows of one sample's ``s`` are occupied, of those alone."""
+    if occupied is None or occupied.float().mean() > _DENSE:
+        return (s @ q.transpose(1, 2)).to(s.dtype)  # autocast may have made it half
+    cosine = s.new_zeros(1, s.shape[1], q.shape[1])
+    places = occupied.nonzero().flatten()
+    return cosine.index_copy_(1, places, (s[:, places] @ q.transpose(1, 2)).to(s.dtype))
 
 
 def _step(y: int, x: int, width: int) -> int:
