@@ -21,8 +21,8 @@ PUBLIC = {
     "PANetSettings PFENet PFENetSettings build_backbone build_model load_model read_checkpoint",
     "adapters": "add_dcm remove_dcm train_plug_only",
     "training": "EpisodeDataModule EpisodeIoU FewShotTask Score episode_loss mask_loss",
-    "evaluation": "FUSIONS Fusion NamedProtocol PROTOCOLS Protocol best_prior_threshold fuse_scales fuse_shots "
-    "logits_at_original_size one_shot_logits",
+    "evaluation": "FUSIONS FeatureCache Fusion NamedProtocol PROTOCOLS Protocol best_prior_threshold fuse_scales "
+    "fuse_shots logits_at_original_size one_shot_logits",
 }
 ROOMS = {
     "_checks": set(),

@@ -103,6 +103,33 @@ def test_several_seeds_give_mean_and_deviation(here, capsys):
     assert both["miou"] == pytest.approx(sum(run["miou"] for run in both["runs"]) / 2)
 
 
+def test_the_feature_cache_changes_neither_result_nor_protocol(here, capsys):
+    assert fit("--trainer.max_epochs=1", "--feature-cache=1GB") == 0
+    last = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
+    recipe = [f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}", "--data.scales=[48]"]
+    few = ["--data.source.init_args.pictures_per_class=2", "--seeds=[0,1]"]
+    capsys.readouterr()
+    printed = []
+    for more in ([], ["--feature-cache", "1GB"], ["--feature_cache=100KB"], ["--model.feature_cache=0"]):
+        assert main(["test", *recipe, *few, *more]) == 0
+        printed.append(capsys.readouterr().out)
+    lines = [[line for line in out.splitlines() if line.startswith("feature cache: ")] for out in printed]
+    assert [len(each) for each in lines] == [0, 2, 2, 0]  # one a seed
+    assert all(
+        re.fullmatch(r"feature cache: \d+ pictures encoded, \d+ taken .* of 1GB held", each) for each in lines[1]
+    )
+    assert all(re.search(r" of 100KB held; [\d.]+KB would have held all \d+$", each) for each in lines[2])
+    results = [json.loads(Path("runs", "dpcn", f"version_{v}", "test.json").read_text()) for v in range(1, 5)]
+    assert results[0] == results[1] == results[2] == results[3]
+    saved = torch.load(last, weights_only=True)
+    assert not [name for name in (*saved, *saved["state_dict"]) if "cache" in name]
+
+
+def test_a_feature_cache_of_no_amount_is_named(here, capsys):
+    assert fit("--feature-cache", "4 parsecs") == 2
+    assert "``feature_cache``: expected 0 or more bytes" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_network_is_refused(here, capsys):
     other = build_model("dpcn_small", kernel_size=3)
     state = {f"model.{name}": value for name, value in other.state_dict().items()}

@@ -9,6 +9,7 @@ from models.base import episode_batch
 from samples import features
 
 from dpcn_modules.evaluation import FUSIONS, fuse_shots, one_shot_logits
+from dpcn_modules.evaluation.fusion import as_two_door, logits_of_features
 from dpcn_modules.models import build_model
 
 MASK_FUSIONS = FUSIONS[1:]
@@ -140,6 +141,24 @@ def test_the_query_is_encoded_once_and_the_supports_together():
     assert seen == [(2,), (2, 5)]
 
 
+@pytest.mark.parametrize("name", ["dpcn_small", "pfenet_small_dcm", "canet_small", "panet_small"])
+@torch.no_grad()
+def test_logits_of_features_are_those_of_the_forward_or_of_each_shot(name):
+    torch.manual_seed(0)
+    model = build_model(name).eval()
+    query_image, support_images, support_masks = episode_batch(2, 3)
+    encoded = model.encode_image(query_image), model.encode_image(support_images), support_masks
+    together, alone = (
+        logits_of_features(model, *encoded, size=query_image.shape[-2:], together=together)
+        for together in (True, False)
+    )
+    # Made with the supports' high-level features, which PFENet's forward leaves out: it does not look at them.
+    expected = model(query_image, support_images, support_masks).logits
+    torch.testing.assert_close(together, expected.unsqueeze(1), rtol=0, atol=1e-6)
+    expected = one_shot_logits(model, query_image, support_images, support_masks)
+    torch.testing.assert_close(alone, expected, rtol=0, atol=0)
+
+
 def test_shapes_that_disagree_are_refused():
     model = build_model("baseline_small").eval()
     query_image, support_images, support_masks = episode_batch(2, 3)
@@ -156,3 +175,10 @@ def test_a_network_without_the_doors_is_refused_with_what_it_lacks():
 
     with pytest.raises(TypeError, match=r"got Half without encode_support, decode; .*TwoDoorModel"):
         one_shot_logits(Half(), *episode_batch(1, 1))
+
+
+def test_a_network_without_the_doors_is_told_what_works_without_them():
+    with pytest.raises(TypeError, match=r"or use fusion='concat'\."):
+        as_two_door(torch.nn.Identity())
+    with pytest.raises(TypeError, match=r"or use feature_cache=0\."):
+        as_two_door(torch.nn.Identity(), "feature_cache=0")

@@ -332,6 +332,141 @@ def test_an_unknown_truth_is_named():
         make_data(truth="small")
 
 
+@pytest.fixture
+def encoded(eager_model):
+    """How many pictures the network has encoded, batch by batch."""
+    counts, encode = [], eager_model.encode_image
+
+    def counting(image, **options):
+        counts.append(image.shape[:-3].numel())
+        return encode(image, **options)
+
+    eager_model.encode_image = counting
+    return counts
+
+
+def few_pictures(**settings):
+    """Episodes of so few pictures that each of them is seen in several."""
+    data = make_data(**{"scales": [48]} | settings)
+    data.source = Shapes(0, picture_size=40, pictures_per_class=data.shot + 1)
+    return data
+
+
+def pictures_of(data):
+    specs = [data.test_dataset().spec(index) for index in range(data.test_episodes)]
+    return {picture for spec in specs for picture in (spec.query, *spec.supports)}
+
+
+@pytest.mark.parametrize(("fusion", "shot"), [("concat", 1), ("concat", 5), ("vote", 5), ("average", 5), ("or", 5)])
+def test_the_feature_cache_does_not_change_the_score(tmp_path, eager_model, encoded, fusion, shot):
+    scores, counts, reports = [], [], []
+    for budget in (0, "1GB", "100KB"):
+        encoded.clear()
+        task = FewShotTask(eager_model, fusion=fusion, feature_cache=budget)
+        make_trainer(tmp_path).test(task, few_pictures(shot=shot), verbose=False)
+        scores.append(task.test_score)
+        counts.append(sum(encoded))
+        reports.append(task.feature_cache_report)
+    assert scores[0].miou > 0
+    assert scores[0] == scores[1] == scores[2]
+    assert counts[0] == 2 * 6 * (1 + shot)
+    assert counts[1] == 2 * len(pictures_of(few_pictures(shot=shot))) < counts[2] < counts[0]
+    assert reports[0] is None
+    assert f"{counts[1]} pictures encoded, {counts[0] - counts[1]} taken from it" in reports[1]
+    assert "would have held all" not in reports[1]
+    assert f"would have held all {counts[1]}" in reports[2]
+
+
+@pytest.mark.parametrize("name", ["panet_small", "canet_small", "pfenet_small"])
+def test_the_other_networks_score_the_same_with_the_feature_cache(tmp_path, name):
+    torch.manual_seed(0)
+    model, scores = build_model(name), []
+    if name == "pfenet_small":
+        model.classifier[-1].bias.data = torch.tensor([-2.5, 2.5])
+    for budget in (0, "1GB"):
+        task = FewShotTask(model, feature_cache=budget)
+        make_trainer(tmp_path).test(task, few_pictures(test_episodes=4, scales=[]), verbose=False)
+        scores.append(task.test_score)
+    assert scores[0].miou > 0
+    torch.testing.assert_close(scores[0].miou, scores[1].miou, rtol=0, atol=1e-6)
+    torch.testing.assert_close(scores[0].class_iou, scores[1].class_iou, rtol=0, atol=1e-6)
+
+
+def test_a_second_test_uses_no_feature_of_other_weights(tmp_path, eager_model, encoded):
+    task, data = FewShotTask(eager_model, feature_cache="1GB"), few_pictures()
+    trainer = make_trainer(tmp_path)
+    trainer.test(task, data, verbose=False)
+    first = task.test_score
+    assert (len(task.feature_cache), task.feature_cache.bytes) == (0, 0)
+    torch.manual_seed(9)
+    for parameter in eager_model.backbone.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    trainer.test(task, data, verbose=False)
+    fresh = FewShotTask(eager_model)
+    trainer.test(fresh, data, verbose=False)
+    assert first != task.test_score == fresh.test_score
+
+
+def test_a_test_that_was_cut_off_leaves_nothing_to_the_next(tmp_path, eager_model, encoded):
+    task, data = FewShotTask(eager_model, feature_cache="1GB"), few_pictures()
+
+    class Stop(Callback):
+        def on_test_batch_end(self, *_):
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        make_trainer(tmp_path, callbacks=[Stop()]).test(task, data, verbose=False)
+    encoded.clear()
+    make_trainer(tmp_path).test(task, data, verbose=False)
+    assert sum(encoded) == 2 * len(pictures_of(data))
+
+
+def test_every_validation_encodes_anew_and_scores_the_same(tmp_path, eager_model):
+    start, scores = copy.deepcopy(eager_model.state_dict()), []
+    for cache in (0, "1GB"):
+        eager_model.load_state_dict(start)
+        held = []
+
+        class Notes(Callback):
+            def on_validation_epoch_start(self, trainer, task, held=held):
+                held.append(task.feature_cache.bytes if task.feature_cache is not None else 0)
+
+            def on_validation_batch_end(self, trainer, task, *_, held=held):
+                held.append(task.feature_cache.bytes if task.feature_cache is not None else 0)
+
+            def on_train_epoch_end(self, trainer, task):
+                scores.append(float(trainer.callback_metrics["val/miou"]))
+
+        seed_everything(0, verbose=False)
+        task = FewShotTask(eager_model, schedule="sgd_constant", lr=3e-4, feature_cache=cache)
+        make_trainer(tmp_path, callbacks=[Notes()]).fit(task, make_data(picture_size=40, shot=2))
+    assert scores[:2] == pytest.approx(scores[2:], abs=1e-6)
+    assert 0 < scores[0] != scores[1] > 0
+    assert held[0] == held[3] == 0 < held[1] < held[2]
+    assert task.feature_cache.bytes == 0
+
+
+def test_a_feature_cache_that_is_off_is_none_and_leaves_the_forward_to_the_network(tmp_path, eager_model):
+    seen = []
+    eager_model.register_forward_pre_hook(lambda *_: seen.append(1))
+    for cache, calls in ((0, 3), ("0GB", 6), ("1MB", 6)):
+        task = FewShotTask(eager_model, feature_cache=cache)
+        score_of(task, tmp_path)
+        assert len(seen) == calls
+        assert (task.feature_cache is None) == (task.feature_cache_report is None) == (cache != "1MB")
+
+
+def test_a_feature_cache_of_a_network_without_doors_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"got Linear without encode_image, .* or use feature_cache=0"):
+        FewShotTask(torch.nn.Linear(1, 1), feature_cache="4GB")
+    assert FewShotTask(torch.nn.Linear(1, 1), feature_cache="0").feature_cache is None
+
+
+def test_a_feature_cache_of_no_amount_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"``feature_cache``: expected 0 or more bytes, .* got '4 parsecs'"):
+        FewShotTask(build_model("baseline_small"), feature_cache="4 parsecs")
+
+
 NETWORKS = ["panet_small", "canet_small", "canet_small_dcm", "pfenet_small", "pfenet_small_dcm", "dpcn_small"]
 
 

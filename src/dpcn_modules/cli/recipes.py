@@ -1,6 +1,5 @@
 """`dpcn fit` and `dpcn test`: Lightning's command line over our task and data."""
 
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,12 @@ from dpcn_modules.cli.results import Run, as_json, report
 from dpcn_modules.data import manifest_hash, manifest_lines
 from dpcn_modules.models import Host, build_model, read_checkpoint
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
+
+_SHORT = {
+    "--episodes": "--data.manifest",
+    "--feature-cache": "--model.feature_cache",
+    "--feature_cache": "--model.feature_cache",
+}
 
 
 class RecipeTask(FewShotTask):
@@ -109,17 +114,18 @@ class RecipeCLI(LightningCLI):
     def after_test(self) -> None:
         """Test the other seeds too, print the table, and write it beside the logs."""
         data: EpisodeDataModule = self.datamodule
-        runs = []
+        runs, features = [], []
         for number, seed in enumerate(self._seeds()):
             if number:
                 data.test_seed = seed
                 self.trainer.test(self.model, datamodule=data, verbose=False)
             episodes = manifest_hash(manifest_lines(data.test_dataset()))
             runs.append(Run(data.protocol(), episodes, self.model.test_score))
+            features.append(self.model.feature_cache_report)
         if not self.trainer.is_global_zero:
             return
         names, fusion = data.pictures("test").class_names, self.model.fusion
-        print(report(runs, names, fusion=fusion))
+        print("\n".join([report(runs, names, fusion=fusion), *filter(None, features)]))
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "test.json"
@@ -151,8 +157,12 @@ class RecipeCLI(LightningCLI):
 
 
 def run(subcommand: str, arguments: list[str]) -> None:
-    """Run `fit` or `test` with the arguments after it; ``--episodes FILE`` is short for ``--data.manifest FILE``."""
-    arguments = [re.sub("^--episodes(?==|$)", "--data.manifest", each) for each in expand(subcommand, arguments)]
+    """Run `fit` or `test` with the arguments after it.
+
+    ``--episodes FILE`` is short for ``--data.manifest FILE``, and ``--feature-cache 4GB`` for
+    ``--model.feature_cache 4GB``.
+    """
+    arguments = [_in_full(each) for each in expand(subcommand, arguments)]
     # Lightning 2.6 uses a name that newer PyTorch deprecates, once a batch.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Ours go on where a checkpoint from inside an epoch was saved; Lightning cannot know.
@@ -178,6 +188,12 @@ def run(subcommand: str, arguments: list[str]) -> None:
             },
             parser_kwargs={"description": f"dpcn {subcommand}"},
         )
+
+
+def _in_full(argument: str) -> str:
+    """The argument with a short name written out."""
+    name, *value = argument.split("=", 1)
+    return "=".join([_SHORT.get(name, name), *value])
 
 
 def _next_version(folder: Path) -> int:

@@ -1,5 +1,6 @@
-"""Protocols, scores and the fusion of shots."""
+"""Protocols, scores, the fusion of shots, and the features that a test keeps."""
 
+from dpcn_modules.evaluation.feature_cache import FeatureCache
 from dpcn_modules.evaluation.fusion import FUSIONS, Fusion, fuse_shots, one_shot_logits
 from dpcn_modules.evaluation.named import PROTOCOLS, NamedProtocol
 from dpcn_modules.evaluation.prior import best_prior_threshold
@@ -9,6 +10,7 @@ from dpcn_modules.evaluation.scoring import fuse_scales, logits_at_original_size
 __all__ = [
     "FUSIONS",
     "PROTOCOLS",
+    "FeatureCache",
     "Fusion",
     "NamedProtocol",
     "Protocol",

@@ -88,20 +88,48 @@ def one_shot_logits(model: TwoDoorModel, query_image: Tensor, support_images: Te
     if lengths["K"] == 0:
         raise ValueError(f"``support_images``: expected one shot or more, got shape {tuple(support_images.shape)}.")
     query, support = model.encode_image(query_image), model.encode_image(support_images)
-    shots = []
-    for k in range(lengths["K"]):
-        one = ImageFeatures(*(feat[:, k : k + 1] for feat in support))  # B 1 C H W
-        encoded = model.encode_support(one, support_masks[:, k : k + 1])
-        shots.append(model.decode(query, encoded, (lengths["Hi"], lengths["Wi"])).logits)
-    return torch.stack(shots, dim=1)
+    size = (lengths["Hi"], lengths["Wi"])
+    return logits_of_features(model, query, support, support_masks, size=size, together=False)
 
 
-def as_two_door(model: object) -> TwoDoorModel:
-    """Return the network as it is; TypeError, with the missing methods, unless it has the doors."""
+def logits_of_features(
+    model: TwoDoorModel,
+    query: ImageFeatures,
+    support: ImageFeatures,
+    support_masks: Tensor,
+    *,
+    size: tuple[int, int],
+    together: bool,
+) -> Tensor:
+    """Segment every query by its shots, from features of pictures that were encoded before.
+
+    Args:
+        model: the network, in evaluation mode.
+        query: features of ``B`` pictures.
+        support: of ``B`` times K pictures.
+        support_masks: ``(B, K, His, Wis)`` in {0, 1, 255}.
+        size: ``(Hi, Wi)`` of the logits.
+        together: by all shots at once, which are then one, as the network's forward does; else by each alone.
+
+    Returns:
+        ``(B, 1, 2, Hi, Wi)``, or ``(B, K, 2, Hi, Wi)``.
+    """
+    K = support_masks.shape[1]
+    group = K if together else 1
+    logits = []
+    for k in range(0, K, group):
+        shots = ImageFeatures(*(feat[:, k : k + group] for feat in support))  # B group C H W
+        encoded = model.encode_support(shots, support_masks[:, k : k + group])
+        logits.append(model.decode(query, encoded, size).logits)
+    return torch.stack(logits, dim=1)
+
+
+def as_two_door(model: object, otherwise: str = "fusion='concat'") -> TwoDoorModel:
+    """Return the network as it is; TypeError, with what it lacks and what works without, unless it has the doors."""
     missing = [name for name in DOORS if not callable(getattr(model, name, None))]
     if missing:
         raise TypeError(
             f"``model``: expected a network that can encode and decode by itself, got {type(model).__name__} without "
-            f"{', '.join(missing)}; give it the methods of dpcn_modules.interface.TwoDoorModel, or use fusion='concat'."
+            f"{', '.join(missing)}; give it the methods of dpcn_modules.interface.TwoDoorModel, or use {otherwise}."
         )
     return cast(TwoDoorModel, model)

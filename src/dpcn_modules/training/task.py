@@ -12,8 +12,9 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data import Episode, View
-from dpcn_modules.evaluation import FUSIONS, Fusion, fuse_scales, fuse_shots, one_shot_logits
-from dpcn_modules.evaluation.fusion import as_two_door
+from dpcn_modules.evaluation import FUSIONS, FeatureCache, Fusion, fuse_scales, fuse_shots, one_shot_logits
+from dpcn_modules.evaluation.feature_cache import parse_bytes
+from dpcn_modules.evaluation.fusion import as_two_door, logits_of_features
 from dpcn_modules.interface import Prediction
 from dpcn_modules.training.losses import episode_loss
 from dpcn_modules.training.metrics import EpisodeIoU, Score
@@ -44,11 +45,18 @@ class FewShotTask(LightningModule):
             (in DPCN, Eq. 11); "vote", "average" and "or" segment by each shot alone, bring each result to the
             picture's size and fuse them there (:func:`dpcn_modules.evaluation.fuse_shots`), which the network's
             :class:`dpcn_modules.interface.TwoDoorModel` methods make possible. Training does not look at it.
+        feature_cache: memory for the features of the pictures of a validation or test, bytes or text such as "4GB", on
+            the device of the network: each picture is then encoded once for all its episodes
+            (:class:`dpcn_modules.evaluation.FeatureCache`), by the same methods. 0: off.
+
+    Attributes:
+        test_score: of the last test.
+        feature_cache_report: what the cache did in the last test, in a line; None where it is off.
 
     Raises:
         ValueError: an unknown ``schedule`` or ``fusion``, or ``lr_multipliers`` of parts that are not there or do not
-            learn, or that are not positive.
-        TypeError: a network without the methods that ``fusion`` needs.
+            learn, or that are not positive, or a ``feature_cache`` that is no amount of memory.
+        TypeError: a network without the methods that ``fusion`` or ``feature_cache`` needs.
         FloatingPointError: in training, when the loss is not finite.
 
     Note:
@@ -72,6 +80,7 @@ class FewShotTask(LightningModule):
         auxiliary_weight: float = 1.0,
         backbone_start_epoch: int | None = None,
         fusion: Fusion = "concat",
+        feature_cache: int | str = 0,
     ) -> None:
         super().__init__()
         check_choice("schedule", schedule, SCHEDULES)
@@ -81,6 +90,9 @@ class FewShotTask(LightningModule):
             parameter_groups(model, lr, lr_multipliers)
         if fusion != "concat":
             as_two_door(model)
+        budget = parse_bytes(feature_cache, "feature_cache")
+        if budget > 0:
+            as_two_door(model, "feature_cache=0")
         self.model = model
         self.schedule = schedule
         self.lr = lr * lr_multiplier
@@ -91,6 +103,8 @@ class FewShotTask(LightningModule):
         self.auxiliary_weight = auxiliary_weight
         self.backbone_start_epoch = backbone_start_epoch
         self.fusion = fusion
+        self.feature_cache = FeatureCache(budget) if budget > 0 else None
+        self.feature_cache_report: str | None = None
         # Kept in checkpoints: the mean of an epoch that was cut off is still over the whole epoch.
         self.train_losses = MetricCollection({name: MeanMetric() for name in ("loss", "query", "support", "auxiliary")})
         self.train_losses.persistent(True)
@@ -143,6 +157,24 @@ class FewShotTask(LightningModule):
             for parameter in self._late_parameters():
                 parameter.grad = None
 
+    def on_validation_start(self) -> None:
+        """Forget features that other weights made."""
+        self._forget_features()
+
+    def on_validation_end(self) -> None:
+        """Give the memory of the features back."""
+        self._forget_features()
+
+    def on_test_start(self) -> None:
+        """Forget features that other weights made."""
+        self._forget_features()
+
+    def on_test_end(self) -> None:
+        """Give the memory of the features back, and keep a line about them in ``feature_cache_report``."""
+        if self.feature_cache is not None:
+            self.feature_cache_report = self.feature_cache.report()
+        self._forget_features()
+
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Add a batch of episodes to the validation score."""
         self._score(batch, self.val_iou)
@@ -186,7 +218,7 @@ class FewShotTask(LightningModule):
 
     def _score(self, batch: Episode, metric: EpisodeIoU) -> None:
         views = (View(batch.query_image, batch.support_images, batch.support_masks), *batch.views)
-        seen = [self._shots(view) for view in views]  # each B K 2 S S; K is 1 where the network fuses the shots
+        seen = [self._shots(view, batch) for view in views]  # each B K 2 S S; K is 1 where the network fuses the shots
         class_ids = torch.as_tensor(batch.class_id)
         for i, (height, width) in enumerate(batch.query_size.tolist()):
             shots = fuse_scales([logits[i] for logits in seen], (height, width))
@@ -194,11 +226,27 @@ class FewShotTask(LightningModule):
             truth = batch.query_mask[i, :height, :width]
             metric.update(predicted.unsqueeze(0), truth.unsqueeze(0), class_ids[i : i + 1])
 
-    def _shots(self, view: View) -> Tensor:
-        if self.fusion == "concat":
+    def _shots(self, view: View, batch: Episode) -> Tensor:
+        together = self.fusion == "concat"
+        if self.feature_cache is not None:
+            model = as_two_door(self.model)
+            query, support = self.feature_cache.encode(
+                model,
+                view.query_image,
+                view.support_images,
+                query_names=batch.query_name,
+                support_names=batch.support_names,
+            )
+            size = (view.query_image.shape[-2], view.query_image.shape[-1])
+            return logits_of_features(model, query, support, view.support_masks, size=size, together=together)
+        if together:
             logits: Tensor = self(*view).logits
             return logits.unsqueeze(1)
         return one_shot_logits(as_two_door(self.model), *view)
+
+    def _forget_features(self) -> None:
+        if self.feature_cache is not None:
+            self.feature_cache.clear()
 
     def _log_score(self, stage: str, metric: EpisodeIoU) -> Score:
         score: Score = metric.compute()
