@@ -77,14 +77,25 @@ def test_info_gives_the_pip_command_of_a_missing_extra(monkeypatch: pytest.Monke
 
 def test_backends_are_listed_in_the_order_of_auto() -> None:
     lines = info.report().partition("backends")[2].splitlines()[1:]
-    assert [line.split()[0] for line in lines[::2]] == list(BACKENDS)
-    assert [line.split()[2] for line in lines] == ["cpu", "cuda"] * len(BACKENDS)
+    assert [line.split()[0] for line in lines[::2]] == ["auto", *BACKENDS]
+    assert [line.split()[2] for line in lines] == ["cpu", "cuda"] * (1 + len(BACKENDS))
 
 
 def test_info_says_which_backends_can_run_and_why_others_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     fussy = SimpleNamespace(why_not=lambda x, kernels: f"needs a GPU, got {x.device} and {len(kernels)} kernels")
     monkeypatch.setitem(BACKENDS, "fussy", fussy)
+    assert row("auto on cpu") == "picks grouped_cpu"
+    assert row("auto on cuda") == "cannot run: there is no CUDA device"
     assert row("grouped on cpu") == "can run"
     assert row("fussy on cpu") == "cannot run: needs a GPU, got cpu and 1 kernels"
     assert row("fussy on cuda") == "cannot run: there is no CUDA device"
+
+
+def test_info_says_that_auto_leaves_triton_out_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    note = "auto leaves it out, since it is not yet measured on a GPU; name it: backend='triton'"
+    monkeypatch.setattr(BACKENDS["triton"], "why_not", lambda x, kernels: None)
+    assert row("triton on cpu") == f"can run; {note}"
+    monkeypatch.setattr(BACKENDS["triton"], "why_not", lambda x, kernels: "needs something")
+    assert row("triton on cpu") == f"cannot run: needs something; {note}"
+    assert "auto leaves" not in row("grouped on cpu")

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from dpcn_modules import __version__
-from dpcn_modules.functional._backends import BACKENDS
+from dpcn_modules.functional._backends import BACKENDS, BY_NAME_ONLY, choose
 
 _PACKAGES = ("torch", "torchvision", "einops", "numpy", "lightning", "torchmetrics")
 _EXTRAS = {
@@ -76,14 +76,23 @@ def _extra(name: str) -> str:
 
 
 def _backends() -> dict[str, str]:
-    """For each backend and device, whether it can run and why not."""
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    """What "auto" picks on each device, and for each backend, whether it can run and why not."""
     rows = {}
-    for name, backend in BACKENDS.items():
+    for name in ("auto", *BACKENDS):
+        note = ""
+        if name in BY_NAME_ONLY:
+            note = f"; auto leaves it out, since it is {BY_NAME_ONLY[name]}; name it: backend={name!r}"
         for device in ("cpu", "cuda"):
-            reason = "there is no CUDA device"
-            if device in devices:
-                x, kernels = torch.zeros(2, 8, 16, 16, device=device), torch.zeros(2, 8, 5, 5, device=device)
-                reason = backend.why_not(x, [kernels])
-            rows[f"{name} on {device}"] = "can run" if reason is None else f"cannot run: {reason}"
+            rows[f"{name} on {device}"] = _backend(name, device) + note
     return rows
+
+
+def _backend(name: str, device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        return "cannot run: there is no CUDA device"
+    x, kernels = torch.zeros(2, 8, 16, 16, device=device), torch.zeros(2, 8, 5, 5, device=device)
+    if name == "auto":
+        picked = choose("auto", x, [kernels])
+        return "picks " + next(known for known, backend in BACKENDS.items() if backend is picked)
+    reason = BACKENDS[name].why_not(x, [kernels])
+    return "can run" if reason is None else f"cannot run: {reason}"

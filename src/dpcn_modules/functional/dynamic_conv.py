@@ -18,7 +18,9 @@ def dynamic_conv2d(x: Tensor, kernels: Tensor, *, backend: str = "auto") -> Tens
         x: query feature, ``(B, C, H, W)``.
         kernels: one filter per sample and channel, ``(B, C, kh, kw)``, ``kh`` and ``kw`` odd.
         backend: "auto" (the first that can run), "grouped_cpu" (one grouped convolution, and a backward made for the
-            CPU), "grouped" (the same with its own backward, on any device) or "reference" (loops, for tests).
+            CPU), "grouped" (the same with its own backward, on any device), "reference" (loops, for tests) or
+            "triton" (one fused kernel for all sets of kernels, on GPUs; sides up to 9, no second derivative; by name
+            only, since it has not been measured on a GPU).
 
     Returns:
         ``(B, C, H, W)``.
