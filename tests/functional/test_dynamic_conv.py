@@ -35,6 +35,14 @@ class TestGroupedCPU(TestGrouped):
         assert torch.autograd.gradgradcheck(self.operation, with_gradient(self.inputs(batch=1)))
 
 
+class TestGroupedCPUBySamples(TestGroupedCPU):
+    """As large inputs are taken: one sample at a time."""
+
+    @pytest.fixture(autouse=True)
+    def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(BACKENDS["grouped_cpu"], "_AT_A_TIME", 1)
+
+
 class TestReference(TestGrouped):
     backend = "reference"
 
