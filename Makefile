@@ -1,6 +1,8 @@
 # Two doors for a newcomer: `make demo` and `make test`. Both set up .venv on first use and reuse it after.
 PYTHON ?= python3
 BIN := .venv/bin
+DEVICE ?= cpu
+SMALL := dpcn_small baseline_small pfenet_small pfenet_small_dcm canet_small canet_small_dcm panet_small
 
 .PHONY: demo test lint types bench clean
 
@@ -16,6 +18,16 @@ lint: .venv/.installed
 
 types: .venv/.installed
 	$(BIN)/mypy
+
+# Every speed benchmark at a small size; the results that are published need the commands in benchmarks/README.md.
+bench: BENCH = $(BIN)/python benchmarks/$(1).py --device $(DEVICE) --out runs/bench/$(1)_$(DEVICE).json
+bench: .venv/.installed
+	$(call BENCH,dynamic_conv) --batch 1 4 --channels 64 --sizes 40 --kernels dpcn 5 --repeats 3
+	$(call BENCH,region_matching) --sizes 20 30 --channels 256 --repeats 3
+	$(call BENCH,episode) --size 97 --shots 1 --repeats 3 --models $(SMALL)
+	$(call BENCH,evaluation) --model dpcn_small --size 64 --episodes 40
+	$(call BENCH,loader) --model dpcn_small --size 64 --batch 4 --count 2 --repeats 3
+	mkdir -p runs/bench && $(BIN)/python benchmarks/plots.py --results runs/bench --out runs/bench
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("dpcn_modules needs Python >= 3.11, and $(PYTHON) is " + sys.version.split()[0] + "; name a newer one: make PYTHON=python3.12 ...")'

@@ -1,49 +1,66 @@
-"""Times SAM's region matching against Eq. 1 as written, on the CPU. benchmarks/README.md says what is timed and how."""
+"""Times SAM's region matching against three ways to write Eq. 1. README.md says what is timed and how.
+
+python benchmarks/region_matching.py --repeats 7        # one query and support of 2048 x 60 x 60
+python benchmarks/region_matching.py --sweep            # from 30 x 30 to 81 x 81, 1 shot and 5
+"""
 
 import argparse
-import json
-import os
-import platform
-import shlex
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from _harness import HERE, Bench, Contender, Row, positive, relative_error
 from torch import Tensor
 
 from dpcn_modules.functional import region_activation
 
-HERE = Path(__file__).resolve().parent
 WINDOWS = ((5, 1), (3, 3), (1, 5))
+WORKS = ("forward", "forward+backward")
 EPS = 1e-7
-SAME = 1e-4
-"""Both forms are single precision, and the min-max normalisation divides by the small range of the cosines."""
+SAME = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Of the maps, which min-max normalisation divides by the small range of the cosines: largest difference."""
+SAME_GRADIENT = 2e-2
+"""Relative error, in single precision. Where two supports match equally well but for rounding, either may win."""
+Match = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 
 
-def literal_activation(query_feat: Tensor, support_feat: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 1 as written: unfold both features, one cosine matrix for every window offset, mean, max, min-max.
-
-    ``(B, C, H, W)``, the same, and a mask at their size ``(B, H, W)``, to ``(B, A, H, W)``.
-    """
-    maps = []
-    for window in WINDOWS:
-        R_s = _unit_regions(support_feat * mask.unsqueeze(1), window)  # B d C HW
-        R_q = _unit_regions(query_feat, window)  # B d C HW
-        corr = R_s.transpose(-2, -1) @ R_q  # B d HW HW
-        match = corr.mean(1).max(1).values  # B HW
-        low, high = match.amin(-1, keepdim=True), match.amax(-1, keepdim=True)
-        maps.append(((match - low) / (high - low + EPS)).reshape(mask.shape))
-    return torch.stack(maps, dim=1)
+def literal(query_feat: Tensor, support_feat: Tensor, window: tuple[int, int]) -> Tensor:
+    """Eq. 1 as written: unfold both, a cosine matrix for every offset, the mean of them, the best."""
+    R_s, R_q = _unit_regions(support_feat, window), _unit_regions(query_feat, window)  # B d C HW
+    corr = R_s.transpose(-2, -1) @ R_q  # B d HW HW
+    return corr.mean(1).max(1).values
 
 
-def our_activation(query_feat: Tensor, support_feat: Tensor, mask: Tensor) -> Tensor:
-    """The library's form: one cosine matrix for all windows and offsets."""
-    return region_activation(query_feat, support_feat, mask, WINDOWS, eps=EPS)
+def loop(query_feat: Tensor, support_feat: Tensor, window: tuple[int, int]) -> Tensor:
+    """The same with one cosine matrix at a time, added up over the offsets."""
+    d_h, d_w = window
+    H, W = query_feat.shape[-2:]
+    padding = (d_w // 2, d_w // 2, d_h // 2, d_h // 2)
+    s, q = (F.pad(F.normalize(feat, dim=1), padding) for feat in (support_feat, query_feat))
+    total = torch.zeros((), dtype=s.dtype, device=s.device)
+    for y in range(d_h):
+        for x in range(d_w):
+            here = (..., slice(y, y + H), slice(x, x + W))
+            total = total + s[here].flatten(2).transpose(1, 2) @ q[here].flatten(2)  # B HW HW
+    return (total / (d_h * d_w)).max(1).values
+
+
+def unfolded(query_feat: Tensor, support_feat: Tensor, window: tuple[int, int]) -> Tensor:
+    """Unit vectors of a window one under the other: the mean over offsets is one product for the window."""
+    R_s, R_q = (_unit_regions(feat, window).flatten(1, 2) for feat in (support_feat, query_feat))  # B dC HW
+    return (R_s.transpose(1, 2) @ R_q).max(1).values / (window[0] * window[1])
+
+
+def activation(match: Match, query_feat: Tensor, support_feat: Tensor, mask: Tensor) -> Tensor:
+    """Maps of all windows: every shot's normalised ones, and their mean. ``(B, K, C, H, W)`` to ``(B, A, H, W)``."""
+    shots = []
+    for k in range(support_feat.shape[1]):
+        masked = support_feat[:, k] * mask[:, k].unsqueeze(1).to(support_feat.dtype)
+        best = torch.stack([match(query_feat, masked, window) for window in WINDOWS], dim=1)  # B A HW
+        low, high = best.amin(-1, keepdim=True), best.amax(-1, keepdim=True)
+        shots.append((best - low) / (high - low + EPS))
+    return torch.stack(shots).mean(0).reshape(*shots[0].shape[:2], *query_feat.shape[-2:])
 
 
 def _unit_regions(feat: Tensor, window: tuple[int, int]) -> Tensor:
@@ -53,118 +70,115 @@ def _unit_regions(feat: Tensor, window: tuple[int, int]) -> Tensor:
     return F.normalize(regions.transpose(1, 2), dim=2)
 
 
-def make_inputs(channels: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def make_inputs(bench: Bench, size: int, shots: int) -> tuple[Tensor, Tensor, Tensor]:
     """Features as after a ReLU, and an object of a quarter of the picture."""
-    generator = torch.Generator().manual_seed(0)
-    query, support = torch.randn(2, 1, channels, height, width, generator=generator).relu()
-    mask = torch.zeros(1, height, width)
-    mask[:, height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None] = 1
+    generator = torch.Generator(bench.device).manual_seed(0)
+    options = {"generator": generator, "device": bench.device, "dtype": bench.dtype}
+    query = torch.randn(1, bench.args.channels, size, size, **options).relu()
+    support = torch.randn(1, shots, bench.args.channels, size, size, **options).relu()
+    mask = torch.zeros(1, shots, size, size, device=bench.device)
+    mask[..., size // 4 : -(size // 4) or None, size // 4 : -(size // 4) or None] = 1
     return query, support, mask
 
 
-def time_forward(activation: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> float:
-    """Seconds of one forward without a graph."""
-    with torch.no_grad():
-        start = time.perf_counter()
-        activation(*inputs)
-        return time.perf_counter() - start
-
-
-def time_training(activation: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> float:
-    """Seconds of one forward and the backward to both features."""
-    query, support, mask = inputs
-    query, support = query.clone().requires_grad_(), support.clone().requires_grad_()
-    start = time.perf_counter()
-    activation(query, support, mask).sum().backward()
-    return time.perf_counter() - start
-
-
-def measure(inputs: tuple[Tensor, ...], repeats: int) -> dict[str, list[float]]:
-    """Every contender once per repeat, in turn, after one run of each that is not counted."""
-    contenders: dict[str, Callable[[], float]] = {
-        "literal forward": lambda: time_forward(literal_activation, inputs),
-        "ours forward": lambda: time_forward(our_activation, inputs),
-        "literal forward+backward": lambda: time_training(literal_activation, inputs),
-        "ours forward+backward": lambda: time_training(our_activation, inputs),
+def contenders(bench: Bench, labels: Row) -> dict[str, Callable[..., Tensor]]:
+    """By name; those that would need more memory than there is are listed as skipped."""
+    P, C, K = labels["size"] ** 2, bench.args.channels, labels["shots"]
+    forward = labels["work"] == "forward"
+    most, all_of = max(h * w for h, w in WINDOWS), sum(h * w for h, w in WINDOWS)
+    # How many unfolded features (C P) and matrices (P P) are there at a time; a graph keeps the features of all.
+    features = 4 * most if forward else 4 * all_of * K
+    numbers = {
+        "literal": features * C * P + (most if forward else most + 4) * P * P,
+        "loop": (6 if forward else 2 * all_of * K) * C * P + (3 if forward else 7) * P * P,
+        "unfolded": features * C * P + (2 if forward else 7) * P * P,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for repeat in range(repeats + 1):
-        for name, contender in contenders.items():
-            taken = contender()
-            if repeat:
-                seconds[name].append(taken)
-                print(f"repeat {repeat}/{repeats}  {name:<26}{taken:8.3f} s", flush=True)
-    return seconds
+    matches = {"literal": literal, "loop": loop, "unfolded": unfolded}
+    chosen: dict[str, Callable[..., Tensor]] = {
+        name: lambda q, s, m, match=match: activation(match, q, s, m)
+        for name, match in matches.items()
+        if bench.fits(name, numbers[name] * bench.dtype.itemsize, labels)
+    }
+    if bench.fits("ours", 4 * K * (3 * P * P + (6 if forward else 30) * C * P), labels):
+        chosen["ours"] = lambda q, s, m: region_activation(q, s, m, WINDOWS, eps=EPS)
+    for chunk in bench.args.chunks:
+        chosen[f"ours, chunk {chunk}"] = lambda q, s, m, chunk=chunk: region_activation(
+            q, s, m, WINDOWS, chunk_size=chunk, eps=EPS
+        )
+    return chosen
 
 
-def cpu_name() -> str:
-    """The model name of the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def measure(bench: Bench, labels: Row) -> None:
+    """Compare, time and print one setting."""
+    query, support, mask = make_inputs(bench, labels["size"], labels["shots"])
+    forward = labels["work"] == "forward"
+    if not forward:
+        query, support = query.requires_grad_(), support.requires_grad_()
 
+    def work(run: Callable[..., Tensor]) -> list[Tensor]:
+        """The maps; and the gradients of both features."""
+        if forward:
+            with torch.no_grad():
+                return [run(query, support, mask)]
+        maps = run(query, support, mask)
+        return [maps.detach(), *torch.autograd.grad(maps.sum(), [query, support])]
 
-def commit() -> str | None:
-    """The commit of the code, with a plus where the files differ from it; None outside a repository."""
-    describe = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
-    done = subprocess.run(describe, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
+    # In half precision the yardstick is the loop in single, otherwise whoever comes first: the literal form.
+    yardstick: list[Tensor] = []
+    if bench.dtype != torch.float32:
+        with torch.no_grad():
+            yardstick = [activation(loop, query.float(), support.float(), mask)]
+    differences: dict[str, float] = {}
 
+    def wrong(name: str, values: Sequence[Tensor]) -> str | None:
+        if not yardstick:
+            yardstick.extend(values)
+        differences[name] = (values[0].double() - yardstick[0].double()).abs().max().item()
+        if not differences[name] <= SAME[bench.dtype]:
+            return f"its maps differ by {differences[name]:.1e}"
+        errors = [relative_error(got, right) for got, right in zip(values[1:], yardstick[1:], strict=False)]
+        same = all(error <= SAME_GRADIENT for error in errors)
+        return None if same else f"its gradients differ by up to {max(errors):.1e}"
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--height", type=int, default=60, help="feature height (default: %(default)s)")
-    parser.add_argument("--width", type=int, default=60, help="feature width (default: %(default)s)")
-    parser.add_argument("--channels", type=int, default=2048, help="feature channels (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=7, help="counted runs of each contender (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="threads of PyTorch (default: PyTorch's own choice)")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "region_matching_cpu.json", help="result file")
-    arguments = parser.parse_args()
-    for name in ("height", "width", "channels", "repeats"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name}: expected at least 1, got {getattr(arguments, name)}")
-    return arguments
+    chosen = {
+        name: Contender(lambda run=run: work(run), ours=name.startswith("ours"))
+        for name, run in contenders(bench, labels).items()
+    }
+    rows = bench.compete(chosen, labels, wrong=wrong)
+    ours = next((row["median"] for row in rows if row["contender"] == "ours"), None)
+    for row in rows:
+        row["largest_difference"] = differences[row["contender"]]
+        row["times_ours"] = ours and row["median"] / ours
+    title = f"{labels['work']}, {bench.args.channels} x {labels['size']} x {labels['size']}, {labels['shots']} shot"
+    columns = {
+        "x ours": lambda row: f"{row['times_ours']:.2f}" if ours else "-",
+        "difference": lambda row: f"{row['largest_difference']:.1e}",
+    }
+    bench.show(title, rows, columns)
+    for row in rows:
+        if row["contender"] == "literal" and ours:
+            faster = f"{row['times_ours']:.1f} times faster"
+            print(f"{labels['work']}: literal {row['median']:.3f} s, ours {ours:.3f} s, {faster}")
 
 
 def main() -> None:
-    """Compare the values, then the times; print both and write them."""
-    arguments = parse_arguments()
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    inputs = make_inputs(arguments.channels, arguments.height, arguments.width)
-    with torch.no_grad():
-        difference = (our_activation(*inputs) - literal_activation(*inputs)).abs().max().item()
-    print(f"largest difference of the two forms' maps: {difference:.2e}")
-    if difference > SAME:
-        sys.exit(f"The two forms differ by {difference:.2e}, more than {SAME:.0e}: there is nothing to time.")
-
-    seconds = measure(inputs, arguments.repeats)
-    median = {name: statistics.median(times) for name, times in seconds.items()}
-    ratio = {work: median[f"literal {work}"] / median[f"ours {work}"] for work in ("forward", "forward+backward")}
-    for work, times in ratio.items():
-        literal, ours = median[f"literal {work}"], median[f"ours {work}"]
-        print(f"{work}: literal {literal:.3f} s, ours {ours:.3f} s, {times:.1f} times faster")
-
-    result = {
-        "command": shlex.join(["python", "benchmarks/region_matching.py", *sys.argv[1:]]),
-        "query_feat": list(inputs[0].shape),
-        "windows": WINDOWS,
-        "dtype": "float32",
-        "largest_difference": difference,
-        "ratio_of_medians": ratio,
-        "median_seconds": median,
-        "seconds": seconds,
-        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "commit": commit()},
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written: {arguments.out}")
+    """Measure every setting, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=positive, nargs="+", default=[60], help="feature height and width")
+    parser.add_argument("--shots", type=positive, nargs="+", default=[1], help="K")
+    parser.add_argument("--channels", type=positive, default=2048, help="default: %(default)s")
+    parser.add_argument("--chunks", type=positive, nargs="*", default=[240, 960], help="chunk sizes of ours")
+    parser.add_argument("--sweep", action="store_true", help="--sizes 30 40 50 60 70 81 --shots 1 5, a file of its own")
+    bench = Bench(__file__, parser)
+    args = bench.args
+    if args.sweep:
+        args.sizes, args.shots = [30, 40, 50, 60, 70, 81], [1, 5]
+        args.out = args.out or Path(HERE, "results", f"region_matching_sweep_{args.device}.json")
+    for shots in args.shots:
+        for size in args.sizes:
+            for work in WORKS:
+                measure(bench, {"work": work, "size": size, "shots": shots})
+    bench.write(windows=WINDOWS)
 
 
 if __name__ == "__main__":

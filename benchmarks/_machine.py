@@ -1,0 +1,81 @@
+"""What the benchmarks ask of the machine: memory, caches, its name, and which code it runs."""
+
+import ctypes
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+UNKNOWN_CACHE = 128 * 2**20
+
+
+def hand_back_memory() -> None:
+    """Give freed memory back to the system, so that a peak is not hidden in it; where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def resident(field: str) -> int:
+    """Bytes of this process in memory, now (VmRSS) or at most (VmHWM)."""
+    return 1024 * int(re.findall(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[0])
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that could be had, or None where nobody knows."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info()[0]
+    meminfo = Path("/proc/meminfo")
+    found = re.findall(r"MemAvailable:\s+(\d+)", meminfo.read_text()) if meminfo.is_file() else []
+    return 1024 * int(found[0]) if found else None
+
+
+def command(script: Path) -> str:
+    """What was typed; of absolute paths their last part, since they say nothing elsewhere."""
+    words = [re.sub(r"^(--[\w-]+=)?/.*/([^/]+)/?$", r"\1\2", word) for word in sys.argv[1:]]
+    return shlex.join(["python", f"benchmarks/{script.name}", *words])
+
+
+def cpu_name() -> str:
+    """The model name of the processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the code, with a plus where the files differ from it; None outside a repository."""
+    if shutil.which("git") is None:
+        return None
+    describe = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    done = subprocess.run(describe, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def cache_bytes(device: torch.device) -> int:
+    """Size of the largest cache, or a generous guess."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).L2_cache_size
+    sizes = [path.read_text().strip() for path in CACHES.glob("index*/size")]
+    return max((int(size[:-1]) * 1024 for size in sizes if size.endswith("K")), default=UNKNOWN_CACHE)
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What a result was measured on."""
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
+        "cache_bytes": cache_bytes(device),
+    }
