@@ -155,7 +155,11 @@ def test_the_loader_stands_beside_the_step_on_real_pictures(tmp_path, real_data)
     printed = run("loader.py", *small, f"--voc={voc}", *classes, "--out=out.json", folder=tmp_path)
     names = [f"{kind}, {count} workers" for kind in ("shapes", "real pictures") for count in (0, 1)]
     rows = result_of(tmp_path / "out.json")["rows"]
-    assert [row["contender"] for row in rows] == [*names, "step of dpcn_small"]
+    steps = [f"step of dpcn_small, {what}" for what in ("all of it", "layer4 and the head")]
+    assert [row["contender"] for row in rows] == [
+        *names,
+        *(s + tail for s in steps for tail in ("", ", channels_last")),
+    ]
     assert str(voc) not in (tmp_path / "out.json").read_text()
     assert "keeps up" in printed or "too slow" in printed
 
