@@ -40,6 +40,7 @@ class TestGroupedCPUBySamples(TestGroupedCPU):
 
     @pytest.fixture(autouse=True)
     def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(BACKENDS["grouped_cpu"], "_LARGE", 1)
         monkeypatch.setattr(BACKENDS["grouped_cpu"], "_AT_A_TIME", 1)
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from dpcn_modules.functional._backends.grouped import convolve
 
 Convolution = Callable[[Tensor, Tensor], Tensor]
-_AT_A_TIME = 4 * 2**20
-"""Bytes of the input that are convolved in one call: its copies in the library's own layout then stay in the caches."""
+_LARGE, _AT_A_TIME = 16 * 2**20, 4 * 2**20
+"""Bytes of the input from which on samples are taken some at a time, and of how many: what the convolution copies into
+its own layout then stays in the caches."""
 
 
 def why_not(x: Tensor, kernels_list: Sequence[Tensor]) -> str | None:
@@ -65,10 +66,10 @@ class _DynamicConvolution(torch.autograd.Function):
 
 
 def _by_samples(function: Convolution, x: Tensor, other: Tensor) -> Tensor:
-    """``function(x, other)``, so many samples at a time that they stay in the caches."""
-    count = max(1, _AT_A_TIME // max(1, x[:1].nbytes))
-    if count >= x.shape[0] or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    """``function(x, other)``, where ``x`` is large by so many samples at a time that they stay in the caches."""
+    if x.nbytes < _LARGE or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(x, other)
+    count = max(1, _AT_A_TIME // x[:1].nbytes)
     first = function(x[:count], other[:count])
     out = first.new_empty(x.shape[0], *first.shape[1:])
     out[:count] = first
