@@ -64,8 +64,9 @@ def check_finite(name: str, tensor: Tensor) -> None:
     """Raise ValueError if a feature holds NaN or infinity (eager mode only, as above)."""
     if torch.compiler.is_compiling():
         return
-    # One pass and one number: a sum is finite unless an element is not (float64 so that it cannot overflow).
-    if not bool(torch.isfinite(tensor.detach().sum(dtype=torch.float64))):
+    # One pass and one number: a sum is finite unless an element is not, or it overflows, which it cannot in float64.
+    values = tensor.detach()
+    if not (torch.isfinite(values.sum()) or torch.isfinite(values.sum(dtype=torch.float64))):
         raise ValueError(
             f"``{name}``: expected finite values, got NaN or infinity; look at the learning rate, the "
             f"precision (fp16 overflows above 65504; bf16 does not) or the weights that made it."

@@ -11,6 +11,8 @@ from dpcn_modules.functional._diagonal_match import BestMatch
 from dpcn_modules.functional.pooling import support_at_feature_size
 
 Windows = Sequence[tuple[int, int]]
+_SHORTEST = 1e-12
+"""Of a feature vector that is divided by its length."""
 
 
 def region_activation(
@@ -66,15 +68,15 @@ def region_activation(
     B, K, H, W = (shapes[letter] for letter in "BKHW")
 
     # A masked unit vector is the unit vector of the masked feature, but its gradient holds no division by 0.
-    s_hat = _unit(support_feat) * foreground.unsqueeze(2)  # B K C Hs Ws
-    q_hat = _unit(query_feat).unsqueeze(1).expand(-1, K, -1, -1, -1)
+    s_hat = _unit(support_feat, foreground.unsqueeze(2))  # B K C Hs Ws
+    q_hat = _unit(query_feat, 1.0).unsqueeze(1).expand(-1, K, -1, -1, -1)
     width = max(W, shapes["Ws"]) + max(d_w // 2 for _, d_w in windows)
-    s_rows, q_rows = _rows(s_hat, width), _rows(q_hat, width)  # BK, rows * width, C
+    s_columns, q_columns = _columns(s_hat, width), _columns(q_hat, width)  # BK, C, rows * width
     occupied = None
     if query_feat.device.type == "cpu" and not torch.compiler.is_compiling():
         # The background of the support matches nothing. A look at the mask would make a GPU wait.
-        occupied = _rows(foreground.unsqueeze(2), width)[..., 0] > 0  # BK, rows * width
-    match = BestMatch.apply(s_rows, q_rows, occupied, width, shapes["Ws"], tuple(windows), chunk_size)  # BK A H*width
+        occupied = _columns(foreground.unsqueeze(2), width)[:, 0] > 0  # BK, rows * width
+    match = BestMatch.apply(s_columns, q_columns, occupied, width, shapes["Ws"], tuple(windows), chunk_size)
     match = match.reshape(B, K, len(windows), H, width)[..., :W]
     return _min_max(match, eps).mean(1).to(query_feat.dtype)
 
@@ -126,20 +128,21 @@ def _check_windows(windows: Windows, chunk_size: int | None) -> None:
         raise ValueError(f"``chunk_size``: expected at least 1 position, or None for all, got {chunk_size}.")
 
 
-def _unit(feat: Tensor) -> Tensor:
-    """Unit vectors along the channels, in single precision at least."""
+def _unit(feat: Tensor, weight: Tensor | float) -> Tensor:
+    """Unit vectors along the channels times a weight, in single precision at least."""
     # Half precision cannot hold the sum of 2048 squares.
     feat = feat.float() if feat.dtype in (torch.float16, torch.bfloat16) else feat
-    return F.normalize(feat, dim=-3)
+    length = torch.linalg.vector_norm(feat, dim=-3, keepdim=True).clamp_min(_SHORTEST)
+    unit: Tensor = feat * (weight / length)
+    return unit
 
 
-def _rows(feat: Tensor, width: int) -> Tensor:
-    """Vectors in raster order over rows padded with zero vectors to ``width``: ``(BK, H * width, C)``.
+def _columns(feat: Tensor, width: int) -> Tensor:
+    """Vectors in raster order over rows padded with zero vectors to ``width``: ``(BK, C, H * width)``.
 
     With that border a step of (y, x) is the step y * width + x, and leaves a row only into zeros.
     """
-    padded = F.pad(feat.flatten(0, 1), (0, width - feat.shape[-1]))
-    return padded.flatten(2).transpose(1, 2).contiguous()
+    return F.pad(feat.flatten(0, 1), (0, width - feat.shape[-1])).flatten(2)
 
 
 def _min_max(match: Tensor, eps: float) -> Tensor:
