@@ -18,6 +18,8 @@ HERE = Path(__file__).resolve().parent
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GIB = 2**30
 LEAST_OTHER_DATA = 64 * 2**20
+QUICK = 1.0
+"""Seconds below which a run that is not counted goes before every one that is, where a contender asks for it."""
 Row = dict[str, Any]
 
 
@@ -30,6 +32,8 @@ class Contender:
         prepare: before every run, outside the clock.
         may_fail: a RuntimeError of the first run (a compiler that is not there) is a reason to skip, not an end.
         memory: its peak is measured, in a run of its own.
+        warm: a run that is not counted goes before every one that is, if they are quick: how much memory the one before
+            left to be had at once is not this one's affair.
         ours: wrong values of it are a failure of the library, and of the run.
     """
 
@@ -37,6 +41,7 @@ class Contender:
     prepare: Callable[[], Any] | None = None
     may_fail: bool = False
     memory: bool = True
+    warm: bool = False
     ours: bool = False
 
     def ready(self) -> Callable[[], Any]:
@@ -117,6 +122,8 @@ class Bench:
         seconds: dict[str, list[float]] = {name: [] for name in peaks}
         for _ in range(self.args.repeats):
             for name, times in seconds.items():
+                if contenders[name].warm and (not times or times[-1] < QUICK):
+                    contenders[name].ready()()
                 times.append(self.time(contenders[name]))
         rows = [
             {**labels, "contender": name, **quartiles(times), "peak_bytes": peaks[name], "seconds": times}

@@ -105,6 +105,7 @@ class Work:
             name: Contender(
                 lambda run=run: self.do(run, self.x, self.kernels, self.grads),
                 may_fail=name == "compiled grouped",
+                warm=True,
                 ours=name.startswith("backend"),
             )
             for name, run in runs.items()
