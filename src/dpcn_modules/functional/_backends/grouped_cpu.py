@@ -28,7 +28,7 @@ def why_not(x: Tensor, kernels_list: Sequence[Tensor]) -> str | None:
 
 def run(x: Tensor, kernels_list: Sequence[Tensor]) -> list[Tensor]:
     """One ``(B, C, H, W)`` for each of the ``(B, C, kh, kw)``."""
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
         # As a convolution would: a custom function has to do it outside, so that the cast has a gradient.
         dtype = torch.get_autocast_dtype("cpu")
         x, kernels_list = x.to(dtype), [kernels.to(dtype) for kernels in kernels_list]
@@ -67,7 +67,7 @@ class _DynamicConvolution(torch.autograd.Function):
 
 def _by_samples(function: Convolution, x: Tensor, other: Tensor) -> Tensor:
     """``function(x, other)``, where ``x`` is large by so many samples at a time that they stay in the caches."""
-    if x.nbytes < _LARGE or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.nbytes < _LARGE:
         return function(x, other)
     count = max(1, _AT_A_TIME // x[:1].nbytes)
     first = function(x[:count], other[:count])
