@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py hosts                      # the seven models, three seeds: about an hour on 2 cores
     python benchmarks/accuracy.py plug                       # what the plug's effect hangs on
-    python benchmarks/accuracy.py ablations --fold 1         # DPCN's tables 3, 5 and A1
+    python benchmarks/accuracy.py ablations --folds 0 1 2 3  # DPCN's tables 3, 5 and A1
     python benchmarks/accuracy.py hosts --steps 2 --test-episodes 20 --seeds 0 --rows CANet "CANet + DCM"
     python benchmarks/accuracy.py hosts --voc FOLDER --steps 20000 --accelerator gpu --precision bf16-mixed --workers 4
 
@@ -16,6 +16,7 @@ the plug and without. A run that is done leaves a file, and is not done again: a
 import argparse
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import platform
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--rows", nargs="+", help="only these rows of the study")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--fold", type=int, default=0, choices=range(4))
+    parser.add_argument("--folds", type=int, nargs="+", default=[0], choices=range(4), help="the mean is over them")
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each run")
     parser.add_argument("--size", type=int, help=f"of the pictures: {SHAPES_SIZE} for shapes, {VOC_SIZE} for --voc")
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="loader processes of each run")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="where each run leaves its files")
-    parser.add_argument("--out", type=Path, help="the result; benchmarks/results/accuracy_STUDY[_foldN].json")
+    parser.add_argument("--out", type=Path, help="the result; benchmarks/results/accuracy_STUDY[_voc][_foldsN].json")
     args = parser.parse_args()
     args.size = args.size or (VOC_SIZE if args.voc else SHAPES_SIZE)
     rows = STUDIES[args.study]
@@ -124,21 +125,22 @@ def main() -> None:
     labels = args.rows or list(rows)
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         # By seed first, so that what an interrupted study leaves can be compared.
-        tasks = {pool.submit(run, args, label, seed): (label, seed) for seed in args.seeds for label in labels}
+        todo = itertools.product(args.seeds, args.folds, labels)
+        tasks = {pool.submit(run, args, label, fold, seed): (label, fold, seed) for seed, fold, label in todo}
         for done in as_completed(tasks):
-            label, seed = tasks[done]
-            print(f"{label}, seed {seed}: mIoU {100 * done.result()['miou']:.1f} %", flush=True)
+            label, fold, seed = tasks[done]
+            print(f"{label}, fold {fold}, seed {seed}: mIoU {100 * done.result()['miou']:.1f} %", flush=True)
     results = {label: [task.result() for task, key in tasks.items() if key[0] == label] for label in labels}
     report(args, results)
 
 
-def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
+def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str, Any]:
     """Train a network from scratch and score its last state, unless that was done before."""
     row = STUDIES[args.study][label]
     budget = {
         "data": "voc" if args.voc else "shapes",
         "size": args.size,
-        "fold": args.fold,
+        "fold": fold,
         "shot": args.shot,
         "steps": args.steps,
         "batch": args.batch,
@@ -155,7 +157,7 @@ def run(args: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
     warnings.filterwarnings("ignore", module="lightning")
     torch.set_num_threads(1)
     seed_everything(seed, verbose=False)
-    data = make_data(args, seed)
+    data = make_data(args, fold, seed)
     model = build_model(row.network, **row.changes)
     if row.plug_after is not None:
         move_plug(model, row.plug_after)
@@ -206,12 +208,12 @@ def move_plug(host: Host, part: str) -> None:
     host.get_submodule(part).register_forward_hook(change)
 
 
-def make_data(args: argparse.Namespace, seed: int) -> EpisodeDataModule:
+def make_data(args: argparse.Namespace, fold: int, seed: int) -> EpisodeDataModule:
     """The seed decides the training episodes; those of the test are the same for every run."""
     if args.voc:
-        source = Pascal5i(args.voc, args.fold, classes=VOC_CLASSES, held_out=HELD_OUT, min_area=VOC_AREA)
+        source = Pascal5i(args.voc, fold, classes=VOC_CLASSES, held_out=HELD_OUT, min_area=VOC_AREA)
     else:
-        source = Shapes(args.fold, picture_size=args.size)
+        source = Shapes(fold, picture_size=args.size)
     return EpisodeDataModule(
         source,
         shot=args.shot,
@@ -232,35 +234,43 @@ def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -
     """Print mean and spread of every row, and write every run."""
     lines = []
     for label, runs in results.items():
-        mious = [100 * run["miou"] for run in runs]
+        by_fold = [[100 * run["miou"] for run in runs if run["fold"] == fold] for fold in args.folds]
+        mious, fb_ious = by_seed(runs, "miou", args.seeds), by_seed(runs, "fb_iou", args.seeds)
         lines.append(
             (
                 label,
+                *(map(mean_and_spread, by_fold) if len(by_fold) > 1 else ()),
                 mean_and_spread(mious),
-                mean_and_spread([100 * run["fb_iou"] for run in runs]),
+                mean_and_spread(fb_ious),
                 " ".join(f"{miou:.1f}" for miou in mious),
                 f"{runs[0]['parameters']:,}",
                 f"{statistics.mean(run['training_seconds'] for run in runs):.0f}",
             )
         )
-    protocol = make_data(args, 0).protocol()
-    print("\n" + table(("", "mIoU %", "FB-IoU %", "mIoU by seed", "parameters", "seconds"), lines))
-    print(f"protocol: {protocol}; {args.steps} steps of {args.batch} episodes, seeds {' '.join(map(str, args.seeds))}")
+    folds = [f"fold {fold}" for fold in args.folds] if len(args.folds) > 1 else []
+    protocols = [str(make_data(args, fold, 0).protocol()) for fold in args.folds]
+    print("\n" + table(("", *folds, "mIoU %", "FB-IoU %", "mIoU by seed", "parameters", "seconds"), lines))
+    print(*protocols, f"{args.steps} steps of {args.batch} episodes, seeds {args.seeds}", sep="\n")
     machine = ("voc", "runs", "out", "processes", "workers")
     options = {name: value for name, value in vars(args).items() if name not in machine}
     result = {
         "study": options,
-        "protocol": str(protocol),
+        "protocols": protocols,
         "runs": [run for runs in results.values() for run in runs],
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": commit(),
     }
-    data = "_voc" if args.voc else f"_fold{args.fold}" if args.fold else ""
+    data = "_voc" if args.voc else "" if args.folds == [0] else "_folds" + "".join(map(str, args.folds))
     out = args.out or HERE / "results" / f"accuracy_{args.study}{data}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1))
     print(f"written to {out}")
+
+
+def by_seed(runs: list[dict[str, Any]], name: str, seeds: list[int]) -> list[float]:
+    """A score in per cent for each seed, the mean over the folds."""
+    return [100 * statistics.mean(run[name] for run in runs if run["seed"] == seed) for seed in seeds]
 
 
 def mean_and_spread(values: list[float]) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,21 @@ def test_a_study_prints_mean_and_spread_and_does_nothing_twice(tmp_path):
     assert sorted(probe["seed"] for probe in probes) == [0, 1]
     assert all({"own", "foreign", "mean", "without", "added"} <= probe.keys() for probe in probes)
     assert "of another class" in printed
+
+
+def test_several_folds_give_a_column_each_and_their_mean(tmp_path):
+    printed = run("accuracy.py", "hosts", "--rows=PANet", "--folds", 1, 3, "--seeds", 0, 1, *SHORT, folder=tmp_path)
+    lines = printed.splitlines()
+    header = next(line for line in lines if "mIoU by seed" in line)
+    line = next(line for line in lines if line.startswith("PANet  "))
+    assert re.findall(r"fold \d|mIoU by seed", header) == ["fold 1", "fold 3", "mIoU by seed"]
+    result = json.loads((tmp_path / "out.json").read_text())
+    by_seed = [
+        statistics.mean(100 * each["miou"] for each in result["runs"] if each["seed"] == seed) for seed in (0, 1)
+    ]
+    assert f"{by_seed[0]:.1f} {by_seed[1]:.1f} " in line
+    assert f" {statistics.mean(by_seed):.1f} ± {statistics.stdev(by_seed):.1f} " in line
+    assert [protocol[:23] for protocol in result["protocols"]] == ["accuracy: shapes fold 1", "accuracy: shapes fold 3"]
 
 
 @pytest.mark.parametrize(("name", "part"), [("canet_small_dcm", "attention"), ("pfenet_small_dcm", "merge")])
