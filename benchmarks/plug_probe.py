@@ -19,6 +19,7 @@ from torch import Tensor
 from dpcn_modules import load_model, remove_dcm
 from dpcn_modules.cli.tables import table
 from dpcn_modules.data import EpisodeDataset, Shapes, TestTransform, collate_episodes
+from dpcn_modules.evaluation import predicted_mask
 from dpcn_modules.models import Host
 from dpcn_modules.training import EpisodeIoU
 
@@ -85,7 +86,7 @@ def score(host: Host, batches: list, change: Callable[[Kernels, Tensor], Kernels
         support = host.encode_support(host.encode_image(batch.support_images), batch.support_masks)
         support = support._replace(kernels=change(support.kernels, batch.class_id))
         logits = host.decode(host.encode_image(batch.query_image), support, (SIZE, SIZE)).logits
-        metric.update(logits.argmax(1), batch.query_mask, batch.class_id)
+        metric.update(predicted_mask(logits), batch.query_mask, batch.class_id)
     return metric.compute().miou.item()
 
 

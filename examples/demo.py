@@ -29,7 +29,7 @@ from dpcn_modules import build_model, load_model
 from dpcn_modules.cli.tables import table
 from dpcn_modules.data import Shapes
 from dpcn_modules.data.transforms import TestTransform, denormalise
-from dpcn_modules.evaluation import best_prior_threshold
+from dpcn_modules.evaluation import best_prior_threshold, predicted_mask
 from dpcn_modules.training import EpisodeDataModule, EpisodeIoU, FewShotTask
 from dpcn_modules.viz import EpisodePicture, episode_strip, training_curves
 
@@ -168,7 +168,7 @@ def draw(model: torch.nn.Module, data: EpisodeDataModule, output: Path) -> None:
                 support_image=denormalise(episode.support_images[0]),
                 support_mask=episode.support_masks[0],
                 query_image=denormalise(episode.query_image),
-                prediction=prediction.logits[0].argmax(0),
+                prediction=predicted_mask(prediction.logits[0]),
                 truth=episode.query_mask,
                 activation_maps=prediction.activation_maps[0],
                 initial_mask=prediction.initial_mask[0, 0],

@@ -22,7 +22,7 @@ PUBLIC = {
     "adapters": "add_dcm remove_dcm train_plug_only",
     "training": "EpisodeDataModule EpisodeIoU FewShotTask Score episode_loss mask_loss",
     "evaluation": "FUSIONS FeatureCache Fusion NamedProtocol PROTOCOLS Protocol best_prior_threshold fuse_scales "
-    "fuse_shots logits_at_original_size one_shot_logits",
+    "fuse_shots logits_at_original_size one_shot_logits predicted_mask",
 }
 ROOMS = {
     "_checks": set(),

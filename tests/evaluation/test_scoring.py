@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dpcn_modules.data import EpisodeDataset, Shapes, TestTransform, collate_episodes
-from dpcn_modules.evaluation import Protocol, best_prior_threshold, logits_at_original_size
+from dpcn_modules.evaluation import Protocol, best_prior_threshold, logits_at_original_size, predicted_mask
 from dpcn_modules.models import build_model
 
 
@@ -25,6 +25,21 @@ def test_a_mask_comes_back_to_where_it_was(size):
 def test_logits_must_be_square():
     with pytest.raises(ValueError, match="``logits``"):
         logits_at_original_size(torch.zeros(2, 64, 32), (64, 32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_predicted_mask_is_the_argmax(dtype):
+    logits = torch.randn(3, 5, 2, 6, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logits[0, 0, 1] = logits[0, 0, 0]
+    mask = predicted_mask(logits)
+    assert torch.equal(mask, logits.argmax(-3))
+    assert mask[0, 0].sum() == 0
+    assert 0.4 < mask[1:].float().mean() < 0.6
+
+
+def test_a_predicted_mask_is_of_two_classes():
+    with pytest.raises(ValueError, match=r"``logits``.*got shape \(3, 4, 4\)"):
+        predicted_mask(torch.zeros(3, 4, 4))
 
 
 def test_a_protocol_has_an_id_that_depends_on_every_field():

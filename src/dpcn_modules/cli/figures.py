@@ -17,7 +17,14 @@ from dpcn_modules.cli.recipes import RecipeTask
 from dpcn_modules.cli.results import file_hash
 from dpcn_modules.data import Episode, EpisodeDataset, View, manifest_hash, manifest_lines, target_mask
 from dpcn_modules.data.boxes import annotate
-from dpcn_modules.evaluation import Fusion, fuse_scales, fuse_shots, logits_at_original_size, one_shot_logits
+from dpcn_modules.evaluation import (
+    Fusion,
+    fuse_scales,
+    fuse_shots,
+    logits_at_original_size,
+    one_shot_logits,
+    predicted_mask,
+)
 from dpcn_modules.models import FewShotNetwork, load_model
 from dpcn_modules.models.build import settings_of
 from dpcn_modules.training import EpisodeDataModule
@@ -224,7 +231,7 @@ def _segment(network: FewShotNetwork, episode: Episode, fusion: Fusion) -> Tenso
     with torch.inference_mode():
         if fusion == "concat":
             logits = [network(*view).logits for view in _views(episode)]
-            return fuse_scales(logits, (height, width))[0].argmax(0)
+            return predicted_mask(fuse_scales(logits, (height, width))[0])
         logits = [one_shot_logits(network, *view)[0] for view in _views(episode)]
         return fuse_shots(fuse_scales(logits, (height, width)), fusion)
 

@@ -5,7 +5,7 @@ from dpcn_modules.evaluation.fusion import FUSIONS, Fusion, fuse_shots, one_shot
 from dpcn_modules.evaluation.named import PROTOCOLS, NamedProtocol
 from dpcn_modules.evaluation.prior import best_prior_threshold
 from dpcn_modules.evaluation.protocol import Protocol
-from dpcn_modules.evaluation.scoring import fuse_scales, logits_at_original_size
+from dpcn_modules.evaluation.scoring import fuse_scales, logits_at_original_size, predicted_mask
 
 __all__ = [
     "FUSIONS",
@@ -19,4 +19,5 @@ __all__ = [
     "fuse_shots",
     "logits_at_original_size",
     "one_shot_logits",
+    "predicted_mask",
 ]

@@ -12,7 +12,15 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data import Episode, View
-from dpcn_modules.evaluation import FUSIONS, FeatureCache, Fusion, fuse_scales, fuse_shots, one_shot_logits
+from dpcn_modules.evaluation import (
+    FUSIONS,
+    FeatureCache,
+    Fusion,
+    fuse_scales,
+    fuse_shots,
+    one_shot_logits,
+    predicted_mask,
+)
 from dpcn_modules.evaluation.feature_cache import parse_bytes
 from dpcn_modules.evaluation.fusion import as_two_door, logits_of_features
 from dpcn_modules.interface import Prediction
@@ -222,7 +230,7 @@ class FewShotTask(LightningModule):
         class_ids = torch.as_tensor(batch.class_id)
         for i, (height, width) in enumerate(batch.query_size.tolist()):
             shots = fuse_scales([logits[i] for logits in seen], (height, width))
-            predicted = shots[0].argmax(0) if self.fusion == "concat" else fuse_shots(shots, self.fusion)
+            predicted = predicted_mask(shots[0]) if self.fusion == "concat" else fuse_shots(shots, self.fusion)
             truth = batch.query_mask[i, :height, :width]
             metric.update(predicted.unsqueeze(0), truth.unsqueeze(0), class_ids[i : i + 1])
 
