@@ -9,7 +9,7 @@ from tolerances import ABSOLUTE, LOW_PRECISION_FACTOR, assert_close, error
 from torch import Tensor
 
 
-class _Operation(torch.nn.Module):
+class Operation(torch.nn.Module):
     """A function as a module, for torch.export."""
 
     def __init__(self, operation: Callable[..., Tensor]) -> None:
@@ -102,7 +102,7 @@ class OpContract:
                 assert_close(actual, expected)
 
     def test_exports(self) -> None:
-        program = torch.export.export(_Operation(self.operation), self.inputs(seed=0))
+        program = torch.export.export(Operation(self.operation), self.inputs(seed=0))
         for seed in range(2):
             inputs = self.inputs(seed=seed)
             assert_close(program.module()(*inputs), self.operation(*inputs))

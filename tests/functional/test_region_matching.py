@@ -5,7 +5,7 @@ from typing import Any
 import oracles
 import pytest
 import torch
-from op_contract import RejectsNonFinite
+from op_contract import Operation, RejectsNonFinite
 from samples import features, gradients, masks, with_gradient
 from tolerances import assert_close
 from torch import Tensor
@@ -182,6 +182,36 @@ def test_region_activation_compiles_its_backward_too() -> None:
     expected = gradients(lambda *a: region_activation(*a, WINDOWS), inputs)
     for actual, wanted in zip(gradients(compiled, inputs), expected, strict=True):
         assert_close(actual, wanted)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 7])
+def test_a_compiled_graph_searches_with_one_operator_and_an_exported_one_with_plain_ones(
+    chunk_size: int | None,
+) -> None:
+    torch.compiler.reset()
+    graphs: list[str] = []
+
+    def watch(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
+        graphs.append(graph.code)
+        return graph.forward
+
+    def maps(*inputs: Tensor) -> Tensor:
+        return region_activation(*inputs, WINDOWS, chunk_size=chunk_size)
+
+    inputs = one_shot(shots=2)
+    assert_close(torch.compile(maps, fullgraph=True, backend=watch)(*inputs), maps(*inputs))
+    assert "best_match" in graphs[0]
+    exported = torch.export.export(Operation(maps), inputs)
+    assert "dpcn_modules" not in exported.module().code
+    assert_close(exported.module()(*inputs), maps(*inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_operator_of_a_compiled_graph_is_registered_rightly(dtype: torch.dtype) -> None:
+    s, q = features(2, 3, 5 * 7).to(dtype), features(2, 3, 4 * 7).to(dtype)
+    occupied = torch.rand(2, 5 * 7) > 0.5
+    operator = torch.ops.dpcn_modules.best_match.default
+    torch.library.opcheck(operator, (s * occupied.unsqueeze(1), q, occupied, 7, 6, [3, 3, 1, 5], 5))
 
 
 class LargestTensor(TorchDispatchMode):

@@ -72,10 +72,7 @@ def region_activation(
     q_hat = _unit(query_feat, 1.0).unsqueeze(1).expand(-1, K, -1, -1, -1)
     width = max(W, shapes["Ws"]) + max(d_w // 2 for _, d_w in windows)
     s_columns, q_columns = _columns(s_hat, width), _columns(q_hat, width)  # BK, C, rows * width
-    occupied = None
-    if query_feat.device.type == "cpu" and not torch.compiler.is_compiling():
-        # The background of the support matches nothing. A look at the mask would make a GPU wait.
-        occupied = _columns(foreground.unsqueeze(2), width)[:, 0] > 0  # BK, rows * width
+    occupied = _columns(foreground.unsqueeze(2), width)[:, 0] > 0  # BK, rows * width
     match = BestMatch.apply(s_columns, q_columns, occupied, width, shapes["Ws"], tuple(windows), chunk_size)
     match = match.reshape(B, K, len(windows), H, width)[..., :W]
     return _min_max(match, eps).mean(1).to(query_feat.dtype)
