@@ -79,7 +79,7 @@ def dynamic_conv(result: Row, out: Path) -> None:
                 continue
             draw_lines(axes, shown, lambda row, name=name: float(row[name]), lambda row: 1e3 * row["median"])
             axes.set_xlabel(label)
-            axes.set_title(work + "".join(f", {n} {v}" for n, v in fixed.items()), fontsize=7)
+            axes.set_title(work + "".join(f", {n} {v}" for n, v in fixed.items()), fontsize=6)
         line[0].set_ylabel("median time, ms")
     finish(figure, panels[0][0], result, "Dynamic convolution", out)
 

@@ -94,9 +94,10 @@ def contenders(bench: Bench, labels: Row) -> dict[str, Callable[..., Tensor]]:
         "unfolded": features * C * P + (2 if forward else 7) * P * P,
     }
     matches = {"literal": literal, "loop": loop, "unfolded": unfolded}
-    if labels["size"] > (bench.args.plain_up_to or labels["size"]):
+    limit = bench.args.plain_up_to
+    if limit is not None and labels["shots"] * labels["size"] ** 2 > limit**2:
         for name in matches:
-            bench.skip(name, f"--plain-up-to {bench.args.plain_up_to}", labels)
+            bench.skip(name, f"--plain-up-to {limit}", labels)
         matches = {}
     chosen: dict[str, Callable[..., Tensor]] = {
         name: lambda q, s, m, match=match: activation(match, q, s, m)
@@ -172,7 +173,8 @@ def main() -> None:
     parser.add_argument("--shots", type=positive, nargs="+", default=[1], help="K")
     parser.add_argument("--channels", type=positive, default=2048, help="default: %(default)s")
     parser.add_argument("--chunks", type=positive, nargs="*", default=[240, 960], help="chunk sizes of ours")
-    parser.add_argument("--plain-up-to", type=positive, metavar="SIDE", help="larger maps: ours alone, to save hours")
+    plain = "more support positions than SIDE x SIDE: ours alone, to save hours"
+    parser.add_argument("--plain-up-to", type=positive, metavar="SIDE", help=plain)
     parser.add_argument("--sweep", action="store_true", help="--sizes 30 40 50 60 70 81 --shots 1 5, a file of its own")
     bench = Bench(__file__, parser)
     args = bench.args
