@@ -143,6 +143,19 @@ def test_training_runs_in_both_precisions(tmp_path, precision):
     assert 0 <= task.test_score.miou <= 1
 
 
+def test_the_memory_layout_changes_the_features_layout_and_not_the_training(tmp_path):
+    weights = []
+    for channels_last in (False, True):
+        seed_everything(0, verbose=False)
+        task = FewShotTask(build_model("dpcn_small"), channels_last=channels_last)
+        make_trainer(tmp_path, max_epochs=1).fit(task, make_data(val_episodes=0))
+        feature = task.model.backbone(torch.zeros(2, 3, 32, 32))[0]
+        assert feature.is_contiguous(memory_format=torch.channels_last) == channels_last
+        weights.append(task.model.state_dict())
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-4, msg=name)
+
+
 def test_a_checkpoint_builds_its_network_again(tmp_path):
     task = FewShotTask(build_model("dpcn_small", kernel_size=3), schedule="sgd_step", lr_multipliers={"backbone": 0.1})
     checkpoint = ModelCheckpoint(tmp_path, filename="last", enable_version_counter=False)

@@ -89,6 +89,7 @@ class FewShotTask(LightningModule):
         backbone_start_epoch: int | None = None,
         fusion: Fusion = "concat",
         feature_cache: int | str = 0,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         check_choice("schedule", schedule, SCHEDULES)
@@ -101,7 +102,7 @@ class FewShotTask(LightningModule):
         budget = parse_bytes(feature_cache, "feature_cache")
         if budget > 0:
             as_two_door(model, "feature_cache=0")
-        self.model = model
+        self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self.schedule = schedule
         self.lr = lr * lr_multiplier
         self.lr_multipliers = lr_multipliers
