@@ -148,7 +148,7 @@ def test_the_memory_layout_changes_the_features_layout_and_not_the_training(tmp_
     for channels_last in (False, True):
         seed_everything(0, verbose=False)
         task = FewShotTask(build_model("dpcn_small"), channels_last=channels_last)
-        make_trainer(tmp_path, max_epochs=1).fit(task, make_data(val_episodes=0))
+        make_trainer(tmp_path, max_epochs=1).fit(task, make_data())
         feature = task.model.backbone(torch.zeros(2, 3, 32, 32))[0]
         assert feature.is_contiguous(memory_format=torch.channels_last) == channels_last
         weights.append(task.model.state_dict())
