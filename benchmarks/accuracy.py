@@ -123,7 +123,7 @@ def main() -> None:
     if unknown := set(args.rows or ()) - set(rows):
         parser.error(f"--rows: expected some of {', '.join(rows)}, got {', '.join(sorted(unknown))}")
     labels = args.rows or list(rows)
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
         # By seed first, so that what an interrupted study leaves can be compared.
         todo = itertools.product(args.seeds, args.folds, labels)
         tasks = {pool.submit(run, args, label, fold, seed): (label, fold, seed) for seed, fold, label in todo}
@@ -188,6 +188,7 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
         "training_steps": trainer.global_step,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "training_seconds": round(seconds),
+        "commit": commit(),
     }
     (folder / "score.json").write_text(json.dumps(result, indent=1))
     return result
@@ -259,7 +260,6 @@ def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -
         "runs": [run for runs in results.values() for run in runs],
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": commit(),
     }
     data = "_voc" if args.voc else "" if args.folds == [0] else "_folds" + "".join(map(str, args.folds))
     out = args.out or HERE / "results" / f"accuracy_{args.study}{data}.json"
