@@ -20,6 +20,7 @@ import itertools
 import json
 import logging
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -35,8 +36,9 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from dpcn_modules import build_model
+from dpcn_modules.cli.results import file_hash
 from dpcn_modules.cli.tables import table
-from dpcn_modules.data import Pascal5i, Shapes, TestTransform, TrainTransform
+from dpcn_modules.data import Pascal5i, Shapes, TestTransform, TrainTransform, manifest_hash, manifest_lines
 from dpcn_modules.models import Host
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
@@ -152,6 +154,7 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
     folder = args.runs / hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:12]
     if (folder / "score.json").is_file():
         return json.loads((folder / "score.json").read_text())
+    shutil.rmtree(folder, ignore_errors=True)  # what a run that was cut off left
     # What Lightning and PyTorch say to each other is nothing to the reader of a table.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
@@ -188,6 +191,7 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
         "training_steps": trainer.global_step,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "training_seconds": round(seconds),
+        "checkpoint": file_hash(Path(trainer.checkpoint_callback.best_model_path)),
         "commit": commit(),
     }
     (folder / "score.json").write_text(json.dumps(result, indent=1))
@@ -249,7 +253,8 @@ def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -
             )
         )
     folds = [f"fold {fold}" for fold in args.folds] if len(args.folds) > 1 else []
-    protocols = [str(make_data(args, fold, 0).protocol()) for fold in args.folds]
+    tests = [make_data(args, fold, 0) for fold in args.folds]
+    protocols = [f"{test.protocol()}; episodes {manifest_hash(manifest_lines(test.test_dataset()))}" for test in tests]
     print("\n" + table(("", *folds, "mIoU %", "FB-IoU %", "mIoU by seed", "parameters", "seconds"), lines))
     print(*protocols, f"{args.steps} steps of {args.batch} episodes, seeds {args.seeds}", sep="\n")
     machine = ("voc", "runs", "out", "processes", "workers")
