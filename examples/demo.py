@@ -176,7 +176,7 @@ def draw(model: torch.nn.Module, data: EpisodeDataModule, output: Path) -> None:
                 label=names[class_id],
             )
         )
-    episode_strip(rows, output / "episodes.png")
+    episode_strip(rows, output / "episodes.png", note=f"protocol: {data.protocol()}")
 
 
 def report(rows: list[dict], data: EpisodeDataModule, args: argparse.Namespace, seconds: float) -> None:

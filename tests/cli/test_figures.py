@@ -55,6 +55,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
     return seen
 
 
+def figure_note(figure) -> str:
+    """The small print, unwrapped."""
+    return " ".join(figure.get_supxlabel().split())
+
+
 def titles(figure) -> list[str]:
     return [axis.get_title() for axis in figure.axes if axis.get_title()]
 
@@ -100,6 +105,7 @@ def test_sweep_takes_the_weight_from_the_trainings(tmp_path: Path, drawn: list, 
         tests = [{"miou": 0.25 + weight / 8, "protocol": protocol, "episodes": "4f7d532ae460"}]
         results.append(run / "test.json")
         content = {"runs": tests, "miou": tests[0]["miou"], "fusion": "concat", "checkpoint": checkpoint}
+        content["versions"] = {"dpcn_modules": "0.1.0", "torch": "2.9"}
         results[-1].write_text(json.dumps({**content, "recipe": {"name": "dpcn_small"}}))
     command = ["figures", "sweep", "--results", *map(str, results), "--output", str(tmp_path / "sweep.png")]
     assert main([*command, "--x", "reverse_weight"]) == 0
@@ -107,6 +113,10 @@ def test_sweep_takes_the_weight_from_the_trainings(tmp_path: Path, drawn: list, 
     assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "0.5", "2"]
     assert list(axis.lines[0].get_ydata()) == [25, 31.25, 50]
     assert not (tmp_path / "sweep.pdf").exists()
+    note = figure_note(drawn[0][1])
+    assert (
+        note == "protocol c1aa5e episodes 4f7d532ae460; checkpoint sha256 ee5fdbdfb622; dpcn_modules 0.1.0, torch 2.9"
+    )
     caption = (tmp_path / "sweep.txt").read_text()
     assert f"reverse_weight 0.5 ({tmp_path / '0.5' / 'config.yaml'}): mIoU 31.2 %" in caption
     assert "protocol c1aa5e episodes 4f7d532ae460" in caption
@@ -165,6 +175,10 @@ def test_strips_replay_the_episodes_of_a_file_shot_by_shot(tmp_path: Path, check
     caption = (tmp_path / "a.txt").read_text()
     assert f"manifest {digest}, seen at 48 and 32 px, supports annotated by box, scored at original size" in caption
     assert f"one-shot masks fused by or; episodes {digest}" in caption
+    note = figure_note(figure)
+    protocol = next(line for line in caption.splitlines() if line.startswith("protocol: "))
+    file_digest = file_hash(checkpoints / "pfenet_small.ckpt")
+    assert f"{protocol}; PFENet sha256 {file_digest}; dpcn_modules 0.1.0, torch {torch.__version__}" in note
 
 
 def test_strips_show_the_masks_that_a_test_scores(tmp_path: Path, checkpoints, drawn) -> None:

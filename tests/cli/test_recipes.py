@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dpcn_modules import __version__
 from dpcn_modules.cli.main import main
 from dpcn_modules.models import build_model, load_model
 
@@ -54,6 +55,10 @@ def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
     (tested,) = result["runs"]
     assert tested["protocol"]["episodes"] == 6
     assert tested["protocol"]["id"] in printed
+    assert (
+        f"last.ckpt, sha256 {result['checkpoint']['sha256']}; dpcn_modules {__version__}, torch {torch.__version__}"
+        in printed
+    )
     assert tested["miou"] == result["miou"]
     assert result["checkpoint"] == {"file": str(last), "sha256": hashlib.sha256(last.read_bytes()).hexdigest()[:12]}
     assert result["fusion"] == "concat"

@@ -36,6 +36,7 @@ def result(folder: Path, weight: float, *runs: dict, recipe: dict | None = None,
         "miou": sum(each["miou"] for each in runs or [run()]) / len(runs or [run()]),
         "recipe": recipe or {"name": "dpcn_small"},
         "fusion": "concat",
+        "versions": {"dpcn_modules": "0.1.0", "torch": "2.9"},
         "checkpoint": {"file": str(folder / "training" / "checkpoints" / "last.ckpt"), "sha256": "ee5fdbdfb622"},
     }
     return write(folder / "test" / "test.json", content)

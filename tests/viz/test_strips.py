@@ -154,8 +154,10 @@ def test_row_without_maps_beside_one_with_says_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [[episode()], [without_maps()], [episode()] * 3])
-def test_nothing_is_cut_off(tmp_path: Path, rows: list[EpisodePicture]) -> None:
-    figure = episode_strip(rows, tmp_path / "strip.png")
+@pytest.mark.parametrize("note", ["", "a protocol_of $many words, scored " * 12])
+def test_nothing_is_cut_off(tmp_path: Path, rows: list[EpisodePicture], note: str) -> None:
+    figure = episode_strip(rows, tmp_path / "strip.png", note=note)
+    assert figure.get_supxlabel().split() == note.split()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert box.x0 >= 0
     assert box.y0 >= 0

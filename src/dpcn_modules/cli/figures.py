@@ -14,7 +14,7 @@ from torch import Tensor
 from dpcn_modules.cli.episodes import DataCLI
 from dpcn_modules.cli.protocols import expand
 from dpcn_modules.cli.recipes import RecipeTask
-from dpcn_modules.cli.results import file_hash
+from dpcn_modules.cli.results import file_hash, software
 from dpcn_modules.data import Episode, EpisodeDataset, View, manifest_hash, manifest_lines, target_mask
 from dpcn_modules.data.boxes import annotate
 from dpcn_modules.evaluation import (
@@ -100,7 +100,19 @@ def _draw_sweep(args: argparse.Namespace) -> None:
             f"{args.x} {result.x} ({result.where}): mIoU {100 * result.content['miou']:.1f} %, {result.file}, "
             f"protocol {tests}, checkpoint {checkpoint['file']} sha256 {checkpoint['sha256']}"
         )
-    _write(outputs, lambda path: sweep_curve(sweep_lines(results, args.x), path, x_label=args.x), lines)
+    points, note = sweep_lines(results, args.x), _sweep_note([result.content for result in results])
+    _write(outputs, lambda path: sweep_curve(points, path, x_label=args.x, note=note), lines)
+
+
+def _sweep_note(tests: Sequence[Mapping[str, Any]]) -> str:
+    """The protocols, checkpoints and versions of all points, in a few lines."""
+    runs = [run for test in tests for run in test["runs"]]
+    protocols = dict.fromkeys(f"{run['protocol']['id']} episodes {run['episodes']}" for run in runs)
+    checkpoints = dict.fromkeys(str(test["checkpoint"]["sha256"]) for test in tests)
+    versions = dict.fromkeys(
+        f"dpcn_modules {test['versions']['dpcn_modules']}, torch {test['versions']['torch']}" for test in tests
+    )
+    return f"protocol {', '.join(protocols)}; checkpoint sha256 {', '.join(checkpoints)}; {'; '.join(versions)}"
 
 
 def _network_settings(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -140,16 +152,14 @@ def _draw_episodes(kind: str, arguments: list[str]) -> None:
         supports = ", ".join(names.picture_name(support) for support in spec.supports)
         lines.append(f"episode {index}: {class_name}, query {names.picture_name(spec.query)}, supports {supports}")
     fused = "" if fusion == "concat" else f"; one-shot masks fused by {fusion}"
-    head = [
-        f"episodes of a test: {_EPISODES[kind]}",
-        f"protocol: {data.protocol()}{fused}; episodes {manifest_hash(manifest_lines(dataset))}",
-        "blue: masks that were given; orange: predictions; IoU without void pixels",
-    ]
-    head += [f"{name}: {networks[name].recipe}, {file}, sha256 {file_hash(file)}" for name, file in files.items()]
-    if windows:
-        _write(outputs, lambda path: episode_strip(rows, path, windows=windows), head + lines)
-    else:
-        _write(outputs, lambda path: episode_strip(rows, path), head + lines)
+    protocol = f"protocol: {data.protocol()}{fused}; episodes {manifest_hash(manifest_lines(dataset))}"
+    colours = "blue: masks that were given; orange: predictions; IoU without void pixels"
+    hashes = {name: f"sha256 {file_hash(file)}" for name, file in files.items()}
+    head = [f"episodes of a test: {_EPISODES[kind]}", protocol, colours]
+    head += [f"{name}: {networks[name].recipe}, {file}, {hashes[name]}" for name, file in files.items()]
+    note = "; ".join([protocol, *(f"{name} {digest}" for name, digest in hashes.items()), software()])
+    options = {"windows": windows} if windows else {}
+    _write(outputs, lambda path: episode_strip(rows, path, note=f"{colours}\n{note}", **options), head + lines)
 
 
 def _named_files(given: Sequence[str]) -> dict[str, Path]:

@@ -125,11 +125,11 @@ class RecipeCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         names, fusion = data.pictures("test").class_names, self.model.fusion
-        print("\n".join([report(runs, names, fusion=fusion), *filter(None, features)]))
+        checkpoint = str(self.config.test.ckpt_path)
+        print("\n".join([report(runs, names, fusion=fusion, checkpoint=checkpoint), *filter(None, features)]))
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "test.json"
-        checkpoint = str(self.config.test.ckpt_path)
         path.write_text(as_json(runs, names, recipe=self.model.model.recipe, fusion=fusion, checkpoint=checkpoint))
         print(f"written to {path}")
 

@@ -25,8 +25,8 @@ class Run(NamedTuple):
     score: Score
 
 
-def report(runs: Sequence[Run], class_names: Mapping[int, str], *, fusion: str) -> str:
-    """The table of one test, or of several seeds with mean and standard deviation."""
+def report(runs: Sequence[Run], class_names: Mapping[int, str], *, fusion: str, checkpoint: str) -> str:
+    """The table of one test, or of several seeds with mean and standard deviation, and what it was made with."""
     if len(runs) == 1:
         lines = [score_table(runs[0].score, class_names)]
     else:
@@ -37,6 +37,7 @@ def report(runs: Sequence[Run], class_names: Mapping[int, str], *, fusion: str) 
         lines = [table(("", "mIoU %", "FB-IoU %"), rows)]
     fused = "" if fusion == "concat" else f"; one-shot masks fused by {fusion}"
     lines += [f"protocol: {run.protocol}{fused}; episodes {run.episodes}" for run in runs]
+    lines.append(f"checkpoint: {checkpoint}, sha256 {_known_hash(checkpoint)}; {software()}")
     return "\n".join(lines)
 
 
@@ -44,7 +45,6 @@ def as_json(
     runs: Sequence[Run], class_names: Mapping[int, str], *, recipe: dict[str, Any], fusion: str, checkpoint: str
 ) -> str:
     """The same with recipe, checkpoint and versions."""
-    path = Path(checkpoint)
     result = {
         "runs": [
             {
@@ -60,7 +60,7 @@ def as_json(
         "fb_iou": statistics.mean(run.score.fb_iou.item() for run in runs),
         "fusion": fusion,
         "recipe": recipe,
-        "checkpoint": {"file": checkpoint, "sha256": file_hash(path) if path.is_file() else None},
+        "checkpoint": {"file": checkpoint, "sha256": _known_hash(checkpoint)},
         "versions": {
             "dpcn_modules": __version__,
             "torch": torch.__version__,
@@ -70,10 +70,20 @@ def as_json(
     return json.dumps(result, indent=1)
 
 
-def file_hash(path: Path) -> str:
+def file_hash(path: str | Path) -> str:
     """Twelve hexadecimal digits of a file's SHA-256."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def software() -> str:
+    """What made a number, for the line below a table or a picture."""
+    return f"dpcn_modules {__version__}, torch {torch.__version__}"
+
+
+def _known_hash(checkpoint: str) -> str | None:
+    path = Path(checkpoint)
+    return file_hash(path) if path.is_file() else None  # "hpc" is Lightning's to find
 
 
 def _means(score: Score) -> tuple[float, float]:

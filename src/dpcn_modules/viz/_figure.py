@@ -1,5 +1,6 @@
 """Figures without pyplot, so that no window system is asked for and no global state is left behind."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 150
+_NOTE_SIZE, _NOTE_LETTERS = 6, 19  # points, and letters of that size to the inch
 # Okabe and Ito's palette without its yellow, which white paper swallows: told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", ":", "-.")
@@ -31,8 +33,13 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
-def save_figure(figure: "Figure", path: str | Path) -> None:
+def save_figure(figure: "Figure", path: str | Path, note: str = "") -> None:
     """Write a figure in the format that the file's suffix names; missing folders are made.
+
+    Args:
+        figure: to be written.
+        path: the file.
+        note: small print below the figure, wrapped to its width.
 
     Raises:
         ValueError: matplotlib does not write such files.
@@ -42,5 +49,9 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     known = figure.canvas.get_supported_filetypes()
     if suffix not in known:
         raise ValueError(f"``path``: expected a suffix among {', '.join(sorted(known))}, got {str(path)!r}.")
+    if note:
+        letters = round(_NOTE_LETTERS * figure.get_figwidth())
+        lines = [textwrap.fill(line, letters) for line in note.splitlines()]
+        figure.supxlabel("\n".join(lines), fontsize=_NOTE_SIZE, color="0.35", x=0.01, ha="left", parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

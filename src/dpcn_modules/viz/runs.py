@@ -178,7 +178,7 @@ def _read_test(file: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"``--results``: no file {file}; `dpcn test` writes a test.json beside its logs.")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        missing = {"runs", "miou", "recipe", "checkpoint", "fusion"} - content.keys()
+        missing = {"runs", "miou", "recipe", "checkpoint", "fusion", "versions"} - content.keys()
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{file}: expected a test.json that `dpcn test` wrote, got another file ({error}).") from error
     if missing:

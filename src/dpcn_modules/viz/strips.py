@@ -23,6 +23,7 @@ def episode_strip(
     path: str | Path,
     *,
     windows: Sequence[tuple[int, int]] = ((5, 1), (3, 3), (1, 5)),
+    note: str = "",
 ) -> "Figure":
     """Draw episodes, one per row, and write the figure.
 
@@ -34,6 +35,7 @@ def episode_strip(
         rows: the episodes.
         path: the file; its suffix decides the format (.png, .pdf, ...).
         windows: heights and widths of SAM's windows, in the order of the activation maps.
+        note: small print below the rows, such as the protocol of the predictions.
 
     Returns:
         The figure.
@@ -62,7 +64,7 @@ def episode_strip(
     if maps:
         first = len(supports) + 1
         _draw_scale(figure, axes[:, first : first + len(maps)].ravel().tolist())
-    save_figure(figure, path)
+    save_figure(figure, path, note)
     return figure
 
 

@@ -41,7 +41,7 @@ class SweepLine(NamedTuple):
     group: str = ""
 
 
-def sweep_curve(lines: Sequence[SweepLine], path: str | Path, *, x_label: str) -> "Figure":
+def sweep_curve(lines: Sequence[SweepLine], path: str | Path, *, x_label: str, note: str = "") -> "Figure":
     """Draw the mIoU over the values of a setting, and write the figure.
 
     The values stand at even distances, in order (texts: as they come), since sweeps such as 0, 0.1, 0.5, 1, 2 crowd at
@@ -51,6 +51,7 @@ def sweep_curve(lines: Sequence[SweepLine], path: str | Path, *, x_label: str) -
         lines: one for each data set, fold or network.
         path: the file; its suffix decides the format (.png, .pdf, ...).
         x_label: what the setting is called.
+        note: small print below the axis, such as the protocols of the points.
 
     Returns:
         The figure: a line for each of ``lines``, and a black one for the mean of every group of two lines or more that
@@ -88,7 +89,7 @@ def sweep_curve(lines: Sequence[SweepLine], path: str | Path, *, x_label: str) -
     axis.margins(x=0.08, y=0.15)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    save_figure(figure, path)
+    save_figure(figure, path, note)
     return figure
 
 
