@@ -72,6 +72,13 @@ def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
     assert "one-shot masks fused by vote" in printed
 
 
+@pytest.mark.filterwarnings("error:LightningCLI's args parameter")
+def test_a_command_line_that_lightning_parses_is_not_warned_about(here, monkeypatch):
+    arguments = ["episodes", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, "--output=episodes.jsonl"]
+    monkeypatch.setattr(sys, "argv", ["dpcn", *arguments])
+    assert main(arguments) == 0
+
+
 def test_episodes_are_written_and_replayed_to_the_same_number(here, capsys):
     assert fit("--trainer.max_epochs=1") == 0
     last = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 
 from dpcn_modules import __version__
 from dpcn_modules._checks import require
@@ -36,6 +37,8 @@ def _run(argv: list[str]) -> int:
         require("lightning", "torchmetrics", "jsonargparse", extra="train")
         from dpcn_modules.cli import episodes, inherit, recipes, table_runs
 
+        # It is handed what was typed, with the bases of recipes resolved, and fears a mix-up.
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         if argv[0] == "table":
             return table_runs.run(argv[1:])
         if argv[0] == "episodes":
