@@ -37,11 +37,25 @@ def test_a_study_prints_mean_and_spread_and_does_nothing_twice(tmp_path):
         (label, seed) for label in ("CANet", "CANet + DCM") for seed in (0, 1)
     ]
     assert all(each["training_steps"] == 4 for each in first["runs"])
+    assert all(re.fullmatch("[0-9a-f]{12}", each["checkpoint"]) for each in first["runs"])
+    assert re.search(r"; episodes [0-9a-f]{12}$", first["protocols"][0])
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/score.json")}
     assert len(files) == 4
     run("accuracy.py", "hosts", *ROWS, "--seeds", 0, 1, *SHORT, folder=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/score.json")} == files
     assert json.loads((tmp_path / "out.json").read_text())["runs"] == first["runs"]
+
+    # A run that was cut off begins anew, and what it left is gone.
+    cut = next(iter(files))
+    before = json.loads(cut.read_text())
+    cut.unlink()
+    leftover = cut.parent / "checkpoints" / "epoch=0-step=1.ckpt"
+    leftover.touch()
+    again = ["--rows", before["label"], "--seeds", before["seed"]]
+    run("accuracy.py", "hosts", *again, *SHORT, folder=tmp_path)
+    after = json.loads(cut.read_text())
+    assert (after["miou"], after["class_iou"]) == (before["miou"], before["class_iou"])
+    assert not leftover.exists()
 
     printed = run("plug_probe.py", "--runs=runs", "--episodes=20", "--out=probe.json", folder=tmp_path)
     probes = json.loads((tmp_path / "probe.json").read_text())["probes"]
