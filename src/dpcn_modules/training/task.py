@@ -56,6 +56,8 @@ class FewShotTask(LightningModule):
         feature_cache: memory for the features of the pictures of a validation or test, bytes or text such as "4GB", on
             the device of the network: each picture is then encoded once for all its episodes
             (:class:`dpcn_modules.evaluation.FeatureCache`), by the same methods. 0: off.
+        channels_last: lay out the network's weights, and so its features, with the channels last in memory; values
+            stay but for rounding. Where it is faster is in docs/performance.md.
 
     Attributes:
         test_score: of the last test.
