@@ -15,6 +15,7 @@ the plug and without. A run that is done leaves a file, and is not done again: a
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -38,7 +39,16 @@ from torch import Tensor
 from dpcn_modules import build_model
 from dpcn_modules.cli.results import file_hash
 from dpcn_modules.cli.tables import table
-from dpcn_modules.data import Pascal5i, Shapes, TestTransform, TrainTransform, manifest_hash, manifest_lines
+from dpcn_modules.data import (
+    Pascal5i,
+    PictureSource,
+    Shapes,
+    Split,
+    TestTransform,
+    TrainTransform,
+    manifest_hash,
+    manifest_lines,
+)
 from dpcn_modules.models import Host
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
@@ -218,7 +228,7 @@ def make_data(args: argparse.Namespace, fold: int, seed: int) -> EpisodeDataModu
     if args.voc:
         source = Pascal5i(args.voc, fold, classes=VOC_CLASSES, held_out=HELD_OUT, min_area=VOC_AREA)
     else:
-        source = Shapes(fold, picture_size=args.size)
+        source = RememberedShapes(fold, args.size)
     return EpisodeDataModule(
         source,
         shot=args.shot,
@@ -233,6 +243,21 @@ def make_data(args: argparse.Namespace, fold: int, seed: int) -> EpisodeDataModu
         train_transform=TrainTransform(args.size, long_side=args.size) if args.voc else TestTransform(args.size),
         workers=args.workers,
     )
+
+
+class RememberedShapes:
+    """Generated pictures, each made once in a process: all networks of a fold and a seed see the same ones."""
+
+    def __init__(self, fold: int, size: int) -> None:
+        self.split = functools.partial(remembered_pictures, fold, size)
+
+
+@functools.lru_cache(maxsize=2)  # the two sides of a fold
+def remembered_pictures(fold: int, size: int, split: Split) -> PictureSource:
+    """The pictures of one side of a fold."""
+    pictures = Shapes(fold, picture_size=size).split(split)
+    pictures.load = functools.cache(pictures.load)
+    return pictures
 
 
 def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -> None:
