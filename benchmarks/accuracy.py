@@ -190,6 +190,7 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
     started = time.perf_counter()
     trainer.fit(task, data)
     seconds = time.perf_counter() - started
+    loss = trainer.callback_metrics["train/query"].item()  # of the last epoch
     trainer.test(task, data, verbose=False)
     score, names = task.test_score, data.pictures("test").class_names
     result = {
@@ -200,6 +201,7 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
         "class_iou": {names[class_id]: round(iou.item(), 4) for class_id, iou in score.class_iou.items()},
         "training_steps": trainer.global_step,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training_loss": round(loss, 4),
         "training_seconds": round(seconds),
         "checkpoint": file_hash(Path(trainer.checkpoint_callback.best_model_path)),
         "commit": commit(),
@@ -273,6 +275,7 @@ def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -
                 mean_and_spread(mious),
                 mean_and_spread(fb_ious),
                 " ".join(f"{miou:.1f}" for miou in mious),
+                f"{statistics.mean(run['training_loss'] for run in runs):.3f}",
                 f"{runs[0]['parameters']:,}",
                 f"{statistics.mean(run['training_seconds'] for run in runs):.0f}",
             )
@@ -280,7 +283,7 @@ def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -
     folds = [f"fold {fold}" for fold in args.folds] if len(args.folds) > 1 else []
     tests = [make_data(args, fold, 0) for fold in args.folds]
     protocols = [f"{test.protocol()}; episodes {manifest_hash(manifest_lines(test.test_dataset()))}" for test in tests]
-    print("\n" + table(("", *folds, "mIoU %", "FB-IoU %", "mIoU by seed", "parameters", "seconds"), lines))
+    print("\n" + table(("", *folds, "mIoU %", "FB-IoU %", "mIoU by seed", "loss", "parameters", "seconds"), lines))
     print(*protocols, f"{args.steps} steps of {args.batch} episodes, seeds {args.seeds}", sep="\n")
     machine = ("voc", "runs", "out", "processes", "workers")
     options = {name: value for name, value in vars(args).items() if name not in machine}

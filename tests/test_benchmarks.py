@@ -37,6 +37,7 @@ def test_a_study_prints_mean_and_spread_and_does_nothing_twice(tmp_path):
         (label, seed) for label in ("CANet", "CANet + DCM") for seed in (0, 1)
     ]
     assert all(each["training_steps"] == 4 for each in first["runs"])
+    assert all(each["training_loss"] > 0 for each in first["runs"])
     assert all(re.fullmatch("[0-9a-f]{12}", each["checkpoint"]) for each in first["runs"])
     assert re.search(r"; episodes [0-9a-f]{12}$", first["protocols"][0])
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/score.json")}
