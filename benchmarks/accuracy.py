@@ -230,7 +230,8 @@ def make_data(args: argparse.Namespace, fold: int, seed: int) -> EpisodeDataModu
     if args.voc:
         source = Pascal5i(args.voc, fold, classes=VOC_CLASSES, held_out=HELD_OUT, min_area=VOC_AREA)
     else:
-        source = RememberedShapes(fold, args.size)
+        # Loader processes would each remember their own.
+        source = Shapes(fold, picture_size=args.size) if args.workers else RememberedShapes(fold, args.size)
     return EpisodeDataModule(
         source,
         shot=args.shot,
