@@ -1,16 +1,16 @@
 """Trains and tests networks side by side over several seeds, and prints one table.
 
-    python benchmarks/accuracy.py hosts                      # the seven models, three seeds: about an hour on 2 cores
-    python benchmarks/accuracy.py plug                       # what the plug's effect hangs on
+    python benchmarks/accuracy.py host networks                      # the seven models, three seeds: about an hour on 2 cores
+    python benchmarks/accuracy.py adapter                       # what the adapter's effect hangs on
     python benchmarks/accuracy.py ablations --folds 0 1 2 3  # DPCN's tables 3, 5 and A1
-    python benchmarks/accuracy.py hosts --steps 2 --test-episodes 20 --seeds 0 --rows CANet "CANet + DCM"
-    python benchmarks/accuracy.py hosts --voc FOLDER --steps 20000 --accelerator gpu --precision bf16-mixed --workers 4
+    python benchmarks/accuracy.py host networks --steps 2 --test-episodes 20 --seeds 0 --rows CANet "CANet + DCM"
+    python benchmarks/accuracy.py host networks --voc FOLDER --steps 20000 --accelerator gpu --precision bf16-mixed --workers 4
 
-On generated shapes, or on the pictures of a VOC folder whose long side is about 240 px (`--voc`): trained on cat, dog,
+On generated shapes, or on the images of a VOC folder whose long side is about 240 px (`--voc`): trained on cat, dog,
 person, chair, sofa and car, tested on horse, sheep and cow.
 
-Every model of a study has the same backbone, budget, optimiser and episodes; one seed gives a host the same start with
-the plug and without. A run that is done leaves a file, and is not done again: a study that was cut off goes on there.
+Every model of a study has the same backbone, budget, optimiser and episodes; one seed gives a host network the same start with
+the adapter and without. A run that is done leaves a file, and is not done again: a study that was cut off goes on there.
 """
 
 import argparse
@@ -37,11 +37,9 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from dpcn_modules import build_model
-from dpcn_modules.cli.results import file_hash
-from dpcn_modules.cli.tables import table
 from dpcn_modules.data import (
+    ImageSource,
     Pascal5i,
-    PictureSource,
     Shapes,
     Split,
     TestTransform,
@@ -49,7 +47,8 @@ from dpcn_modules.data import (
     manifest_hash,
     manifest_lines,
 )
-from dpcn_modules.models import Host
+from dpcn_modules.evaluation.results import file_hash, table
+from dpcn_modules.models import HostNetwork
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 HERE = Path(__file__).resolve().parent
@@ -57,7 +56,7 @@ EPOCHS = 4
 SHAPES_SIZE, VOC_SIZE = 64, 129
 HELD_OUT = ["horse", "sheep", "cow"]
 VOC_CLASSES = ["cat", "dog", "person", "chair", "sofa", "car", *HELD_OUT]
-VOC_AREA = 472  # the field's 2048 pixels, on pictures shrunk from 500 to 240
+VOC_AREA = 472  # the field's 2048 pixels, on images shrunk from 500 to 240
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +67,13 @@ class Row:
         network: its name for `build_model`.
         changes: of its settings.
         lr_multipliers: of its parts.
-        plug_after: the part of a host whose output the plug changes, in place of the query feature.
+        plug_after: the part of a host network whose output the adapter changes, in place of the query feature.
     """
 
     network: str
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
     lr_multipliers: dict[str, float] | None = None
-    plug_after: str | None = None
+    adapter_after: str | None = None
 
 
 STUDIES = {
@@ -87,14 +86,14 @@ STUDIES = {
         "baseline": Row("baseline_small"),
         "DPCN": Row("dpcn_small"),
     },
-    # What the plug's effect hangs on. Kernels of 1 x 1: as many parameters, but they see no neighbours.
-    "plug": {
+    # What the adapter's effect hangs on. Kernels of 1 x 1: as many parameters, but they see no neighbours.
+    "adapter": {
         "CANet + DCM, kernels 1 x 1": Row("canet_small_dcm", {"kernel_size": 1}),
         "PFENet + DCM, kernels 1 x 1": Row("pfenet_small_dcm", {"kernel_size": 1}),
-        "CANet + DCM, plug's rate x 0.1": Row("canet_small_dcm", lr_multipliers={"interaction": 0.1}),
-        "CANet + DCM, plug's rate x 3": Row("canet_small_dcm", lr_multipliers={"interaction": 3.0}),
-        "CANet + DCM, plug after the comparison": Row("canet_small_dcm", plug_after="attention"),
-        "PFENet + DCM, plug after the merge": Row("pfenet_small_dcm", plug_after="merge"),
+        "CANet + DCM, adapter's rate x 0.1": Row("canet_small_dcm", lr_multipliers={"interaction": 0.1}),
+        "CANet + DCM, adapter's rate x 3": Row("canet_small_dcm", lr_multipliers={"interaction": 3.0}),
+        "CANet + DCM, adapter after the comparison": Row("canet_small_dcm", adapter_after="attention"),
+        "PFENet + DCM, adapter after the merge": Row("pfenet_small_dcm", adapter_after="merge"),
     },
     "ablations": {
         "DPCN": Row("dpcn_small"),
@@ -118,11 +117,11 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[0], choices=range(4), help="the mean is over them")
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each run")
-    parser.add_argument("--size", type=int, help=f"of the pictures: {SHAPES_SIZE} for shapes, {VOC_SIZE} for --voc")
+    parser.add_argument("--size", type=int, help=f"of the images: {SHAPES_SIZE} for shapes, {VOC_SIZE} for --voc")
     parser.add_argument("--batch", type=int, default=16, help="episodes of a step")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--voc", help="real pictures: a folder in VOC's layout")
+    parser.add_argument("--voc", help="real images: a folder in VOC's layout")
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--workers", type=int, default=0, help="loader processes of each run")
@@ -172,8 +171,8 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
     seed_everything(seed, verbose=False)
     data = make_data(args, fold, seed)
     model = build_model(row.network, **row.changes)
-    if row.plug_after is not None:
-        move_plug(model, row.plug_after)
+    if row.adapter_after is not None:
+        move_adapter(model, row.adapter_after)
     task = FewShotTask(model, schedule="adamw_one_cycle", lr=args.lr, lr_multipliers=row.lr_multipliers)
     trainer = Trainer(
         accelerator=args.accelerator,
@@ -192,7 +191,7 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
     seconds = time.perf_counter() - started
     loss = trainer.callback_metrics["train/query"].item()  # of the last epoch
     trainer.test(task, data, verbose=False)
-    score, names = task.test_score, data.pictures("test").class_names
+    score, names = task.test_score, data.images("test").class_names
     result = {
         **decided,
         "label": label,
@@ -210,8 +209,8 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
     return result
 
 
-def move_plug(host: Host, part: str) -> None:
-    """Let the plug change what a part of the host gives, instead of the query feature."""
+def move_adapter(host: HostNetwork, part: str) -> None:
+    """Let the adapter change what a part of the host network gives, instead of the query feature."""
     kernels = []
 
     def remember(query_feat: Tensor, made: tuple[Tensor, ...]) -> Tensor:
@@ -231,7 +230,7 @@ def make_data(args: argparse.Namespace, fold: int, seed: int) -> EpisodeDataModu
         source = Pascal5i(args.voc, fold, classes=VOC_CLASSES, held_out=HELD_OUT, min_area=VOC_AREA)
     else:
         # Loader processes would each remember their own.
-        source = Shapes(fold, picture_size=args.size) if args.workers else RememberedShapes(fold, args.size)
+        source = Shapes(fold, image_size=args.size) if args.workers else RememberedShapes(fold, args.size)
     return EpisodeDataModule(
         source,
         shot=args.shot,
@@ -249,18 +248,18 @@ def make_data(args: argparse.Namespace, fold: int, seed: int) -> EpisodeDataModu
 
 
 class RememberedShapes:
-    """Generated pictures, each made once in a process: all networks of a fold and a seed see the same ones."""
+    """Generated images, each made once in a process: all networks of a fold and a seed see the same ones."""
 
     def __init__(self, fold: int, size: int) -> None:
-        self.split = functools.partial(remembered_pictures, fold, size)
+        self.split = functools.partial(remembered_images, fold, size)
 
 
 @functools.lru_cache(maxsize=2)  # the two sides of a fold
-def remembered_pictures(fold: int, size: int, split: Split) -> PictureSource:
-    """The pictures of one side of a fold."""
-    pictures = Shapes(fold, picture_size=size).split(split)
-    pictures.load = functools.cache(pictures.load)
-    return pictures
+def remembered_images(fold: int, size: int, split: Split) -> ImageSource:
+    """The images of one side of a fold."""
+    images = Shapes(fold, image_size=size).split(split)
+    images.load = functools.cache(images.load)
+    return images
 
 
 def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -> None:

@@ -4,8 +4,8 @@
     python benchmarks/episode.py --device cuda --batches 1 8 --compile off on --bf16 off on
     python benchmarks/episode.py --models dpcn_small --size 97
 
-The weights are random, since time does not hang on them. A stage that a network does not have is "-"; in a host, DCM is
-its plug. "rest" is what no stage counts (reductions, comparisons, PFENet's and CANet's heads, resizing).
+The weights are random, since time does not hang on them. A stage that a network does not have is "-"; in a host network, DCM is
+its adapter. "rest" is what no stage counts (reductions, comparisons, PFENet's and CANet's heads, resizing).
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Stopwatch:
     """Measures the stages of a network while it is entered.
 
     Attributes:
-        runs: of each time it was entered, the stages' seconds (or pairs of events), and the pictures that the backbone
+        runs: of each time it was entered, the stages' seconds (or pairs of events), and the images that the backbone
             saw.
     """
 
@@ -53,7 +53,7 @@ class Stopwatch:
         self.inside = False
 
     def __enter__(self) -> Self:
-        self.runs.append({stage: [] for stage in (*STAGES, "pictures")})
+        self.runs.append({stage: [] for stage in (*STAGES, "images")})
         for stage, part, method in self._parts():
             setattr(part, method, functools.partial(self._timed, stage, getattr(part, method)))
         return self
@@ -79,7 +79,7 @@ class Stopwatch:
         if self.inside:  # the backbone's forward calls its last stage
             return method(*args, **options)
         if method.__name__ == "forward" and stage == "backbone":
-            self.runs[-1]["pictures"].append(args[0].shape[0])
+            self.runs[-1]["images"].append(args[0].shape[0])
         self.inside, begun = True, self._now()
         result = method(*args, **options)
         self.runs[-1][stage].append((begun, self._now()))
@@ -152,19 +152,19 @@ class Subject:
         if name not in self.watches:  # a compiled network has no stages
             return
         watch = self.watches[name]
-        row["pictures_per_episode"] = sum(watch.runs[-1]["pictures"]) / batch
+        row["images_per_episode"] = sum(watch.runs[-1]["images"]) / batch
         row["stages"] = watch.seconds(repeats)
         row["stages"]["rest"] = row["median"] - sum(filter(None, row["stages"].values()))
 
 
 def make_episodes(bench: Bench, batch: int, shots: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random pictures, and an object of a quarter of each."""
+    """Random images, and an object of a quarter of each."""
     size = bench.args.size
     generator = torch.Generator(bench.device).manual_seed(0)
-    pictures = torch.randn(batch, 1 + shots, 3, size, size, generator=generator, device=bench.device)
+    images = torch.randn(batch, 1 + shots, 3, size, size, generator=generator, device=bench.device)
     masks = torch.zeros(batch, shots, size, size, dtype=torch.long, device=bench.device)
     masks[..., size // 4 : -(size // 4), size // 4 : -(size // 4)] = 1
-    return pictures[:, 0], pictures[:, 1:], masks
+    return images[:, 0], images[:, 1:], masks
 
 
 @torch.no_grad()
@@ -193,16 +193,16 @@ def measure(bench: Bench, models: dict[str, FewShotNetwork], labels: Row) -> Non
         "s/episode": lambda row: f"{row['seconds_per_episode']:.3f}",
         "GFLOP/episode": lambda row: f"{row['flops_per_episode'] / 1e9:.1f}",
         "M parameters": lambda row: f"{row['parameters'] / 1e6:.1f}",
-        "pictures": lambda row: f"{row['pictures_per_episode']:g}" if "stages" in row else "-",
+        "images": lambda row: f"{row['images_per_episode']:g}" if "stages" in row else "-",
     }
     columns |= {f"{stage} ms": functools.partial(stage_cell, stage) for stage in (*STAGES, "rest")}
     title = f"episodes of {bench.args.size} x {bench.args.size}, {labels['shots']} shot, batch {labels['batch']}"
     bench.show(title, rows, columns)
     for row in rows:
-        if row["contender"].startswith("dpcn") and row["shots"] == 1 and row.get("pictures_per_episode") == 2:
+        if row["contender"].startswith("dpcn") and row["shots"] == 1 and row.get("images_per_episode") == 2:
             row["head_over_backbone"] = row["median"] / row["stages"]["backbone"] - 1
             share = f"{row['head_over_backbone']:.0%} (aim on the CPU: at most {AIM:.0%})"
-            print(f"{row['contender']}: head / backbone of one pair of pictures: {share}")
+            print(f"{row['contender']}: head / backbone of one pair of images: {share}")
 
 
 def stage_cell(stage: str, row: Row) -> str:
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=[*DEFAULT.split(), "panet_vgg16"], metavar="NAME"
     )
-    parser.add_argument("--size", type=positive, default=473, help="side of the pictures (default: %(default)s)")
+    parser.add_argument("--size", type=positive, default=473, help="side of the images (default: %(default)s)")
     parser.add_argument("--shots", type=positive, nargs="+", default=[1, 5])
     parser.add_argument("--batches", type=positive, nargs="+", help="episodes at a time (default: 1; on CUDA 1 and 8)")
     parser.add_argument("--compile", choices=["off", "on"], nargs="+", default=["off"])

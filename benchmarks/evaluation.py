@@ -4,7 +4,7 @@
     python benchmarks/evaluation.py --voc VOC2012 --checkpoint runs/best.ckpt
     python benchmarks/evaluation.py --model dpcn_small --size 64 --episodes 20       # generated shapes
 
-The clock holds everything: pictures are read and decoded, encoded, segmented and scored. The cache starts empty.
+The clock holds everything: images are read and decoded, encoded, segmented and scored. The cache starts empty.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from dpcn_modules.models import MODELS
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 SAME = 1e-3
-"""Of mIoU. A picture encoded in another batch may differ by rounding, and a pixel on the edge with it."""
+"""Of mIoU. An image encoded in another batch may differ by rounding, and a pixel on the edge with it."""
 
 
 def make_data(args: argparse.Namespace) -> EpisodeDataModule:
@@ -31,7 +31,7 @@ def make_data(args: argparse.Namespace) -> EpisodeDataModule:
     return EpisodeDataModule(
         Pascal5i(args.voc, args.fold, test_list=args.test_list, classes=args.classes)
         if args.voc
-        else Shapes(args.fold, pictures_per_class=20),
+        else Shapes(args.fold, images_per_class=20),
         shot=args.shot,
         size=args.size,
         test_batch_size=args.batch,
@@ -99,7 +99,7 @@ def measure(bench: Bench) -> None:
 def main() -> None:
     """Measure, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--voc", type=Path, help="real pictures: a folder in VOC's layout (default: generated shapes)")
+    parser.add_argument("--voc", type=Path, help="real images: a folder in VOC's layout (default: generated shapes)")
     parser.add_argument("--classes", nargs="+", help="only these of the VOC folder, for a part of it")
     parser.add_argument("--test-list", default="val", help="of the VOC folder (default: %(default)s)")
     parser.add_argument("--model", choices=MODELS, default="dpcn_resnet50", metavar="NAME", help="default: %(default)s")
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--cache", default="4GB", help="memory of the feature cache (default: %(default)s)")
     parser.add_argument("--fold", type=int, choices=range(4), default=0)
     parser.add_argument("--shot", type=positive, default=1)
-    parser.add_argument("--size", type=positive, default=473, help="side of the pictures (default: %(default)s)")
+    parser.add_argument("--size", type=positive, default=473, help="side of the images (default: %(default)s)")
     parser.add_argument("--batch", type=positive, default=1, help="episodes at a time (default: %(default)s)")
     parser.add_argument("--episodes", type=positive, default=100, help="default: %(default)s")
     parser.add_argument("--workers", type=int, choices=range(65), default=0, metavar="N", help="loader processes")

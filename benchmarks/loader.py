@@ -67,13 +67,13 @@ def on_device(batch: Episode, device: torch.device) -> Episode:
 def main() -> None:
     """Time loaders and step, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--voc", type=Path, help="also real pictures: a folder in VOC's layout")
+    parser.add_argument("--voc", type=Path, help="also real images: a folder in VOC's layout")
     parser.add_argument("--classes", nargs="+", help="only these of the VOC folder, for a part of it")
     parser.add_argument("--train-list", default="trainaug", help="of the VOC folder (default: %(default)s)")
     parser.add_argument("--model", choices=MODELS, default="dpcn_resnet50", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--fold", type=int, choices=range(4), default=0)
     parser.add_argument("--shot", type=positive, default=1)
-    parser.add_argument("--size", type=positive, default=473, help="side of the pictures (default: %(default)s)")
+    parser.add_argument("--size", type=positive, default=473, help="side of the images (default: %(default)s)")
     parser.add_argument("--batch", type=positive, default=8, help="episodes of a step (default: %(default)s)")
     parser.add_argument("--workers", type=int, choices=range(65), nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--count", type=positive, default=4, help="batches of a run (default: %(default)s)")
@@ -81,7 +81,7 @@ def main() -> None:
     args = bench.args
     sources: dict[str, Shapes | Pascal5i] = {"shapes": Shapes(args.fold)}
     if args.voc:
-        sources["real pictures"] = Pascal5i(args.voc, args.fold, train_list=args.train_list, classes=args.classes)
+        sources["real images"] = Pascal5i(args.voc, args.fold, train_list=args.train_list, classes=args.classes)
     contenders = {}
     for kind, source in sources.items():
         data = EpisodeDataModule(source, shot=args.shot, size=args.size, batch_size=args.batch)

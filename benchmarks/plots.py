@@ -1,6 +1,6 @@
-"""Draws the results of dynamic_conv.py and region_matching.py as pictures.
+"""Draws the results of dynamic_conv.py and region_matching.py as images.
 
-    python benchmarks/plots.py                                      # results/ to docs/pictures/
+    python benchmarks/plots.py                                      # results/ to docs/images/
     python benchmarks/plots.py --results runs/bench --out runs/bench
 
 What is not there is named as skipped. region_matching is drawn from the file of `--sweep`, if there is one.
@@ -14,7 +14,7 @@ from typing import Any
 
 from _harness import HERE, Row
 
-from dpcn_modules.viz._figure import line_style, new_figure, save_figure
+from dpcn_modules.viz.figure import line_style, new_figure, save_figure
 
 WORKS = ("forward", "forward+backward")
 FLOOR = "floor"
@@ -116,7 +116,7 @@ def main() -> None:
     """Draw all that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the JSON files")
-    parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "pictures", help="folder of the pictures")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "images", help="folder of the images")
     args = parser.parse_args()
     if not args.results.is_dir():
         parser.error(f"--results: expected a folder with results, got {args.results}; the benchmarks write them")

@@ -71,7 +71,7 @@ def _unit_regions(feat: Tensor, window: tuple[int, int]) -> Tensor:
 
 
 def make_inputs(bench: Bench, size: int, shots: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features as after a ReLU, and an object of a quarter of the picture."""
+    """Features as after a ReLU, and an object of a quarter of the image."""
     generator = torch.Generator(bench.device).manual_seed(0)
     options = {"generator": generator, "device": bench.device, "dtype": bench.dtype}
     query = torch.randn(1, bench.args.channels, size, size, **options).relu()

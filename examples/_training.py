@@ -6,23 +6,23 @@ from lightning import Trainer
 
 from dpcn_modules import build_model, load_model
 from dpcn_modules.data import Pascal5i, Shapes, TestTransform, TrainTransform
-from dpcn_modules.models import Host, read_checkpoint
+from dpcn_modules.models import HostNetwork, read_checkpoint
 from dpcn_modules.training import EpisodeDataModule, FewShotTask, Score
 
 FROM_SCRATCH = {"schedule": "adamw_one_cycle", "lr": 2e-3}
 
 
 def parse_arguments(description: str, *, network: str, host: bool = False) -> argparse.Namespace:
-    """Read the command line; ``host`` adds what a network is asked that gets a plug."""
+    """Read the command line; ``host`` adds what a network is asked that gets a adapter."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voc", help="a VOC folder; without it, generated shapes")
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
-    parser.add_argument(
-        "--classes", nargs="+", help="of the VOC folder: only these, where others have too few pictures"
-    )
+    parser.add_argument("--classes", nargs="+", help="of the VOC folder: only these, where others have too few images")
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--network", default=network)
-    parser.add_argument("--size", type=int, help="side of the square that the network sees; 64, or as the host learnt")
+    parser.add_argument(
+        "--size", type=int, help="side of the square that the network sees; 64, or as the host network learnt"
+    )
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--test-episodes", type=int, default=50)
@@ -33,10 +33,12 @@ def parse_arguments(description: str, *, network: str, host: bool = False) -> ar
         start.add_argument("--published", help="weights of the whole network, as its authors' code writes them")
         start.add_argument("--host-checkpoint", help="of the network without DCM, by dpcn fit; it names the network")
         parser.add_argument("--backbone", help="another one than the network's, such as resnet50_deep_stem")
-        parser.add_argument("--train", choices=("head", "plug"), default="head", help="plug: all else stays as it is")
+        parser.add_argument(
+            "--train", choices=("head", "adapter"), default="head", help="adapter: all else stays as it is"
+        )
     args = parser.parse_args()
-    if host and args.train == "plug" and not (args.published or args.host_checkpoint):
-        parser.error("--train plug needs a host that has learnt already: --published or --host-checkpoint")
+    if host and args.train == "adapter" and not (args.published or args.host_checkpoint):
+        parser.error("--train adapter needs a host network that has learnt already: --published or --host-checkpoint")
     trained_size = read_checkpoint(args.host_checkpoint).size if host and args.host_checkpoint else None
     args.size = args.size or trained_size or 64
     return args
@@ -48,7 +50,7 @@ def make_data(args: argparse.Namespace) -> EpisodeDataModule:
         source = Pascal5i(args.voc, args.fold, classes=args.classes)
         train_transform = TrainTransform(args.size, long_side=None if args.size >= 400 else args.size)
     else:
-        source = Shapes(args.fold, picture_size=args.size)
+        source = Shapes(args.fold, image_size=args.size)
         train_transform = TestTransform(args.size)
     return EpisodeDataModule(
         source,
@@ -64,8 +66,8 @@ def make_data(args: argparse.Namespace) -> EpisodeDataModule:
     )
 
 
-def make_host(args: argparse.Namespace) -> Host:
-    """The network without a plug: as `dpcn fit` left it, as its authors left it, or not trained yet."""
+def make_host(args: argparse.Namespace) -> HostNetwork:
+    """The network without a adapter: as `dpcn fit` left it, as its authors left it, or not trained yet."""
     if args.host_checkpoint:
         return load_model(args.host_checkpoint).train()
     changes = {"backbone": args.backbone} if args.backbone else {}
@@ -89,8 +91,8 @@ def test(task: FewShotTask, data: EpisodeDataModule) -> Score:
 
 
 def print_score(score: Score, data: EpisodeDataModule, *, before: Score | None = None) -> None:
-    """IoU of each class and the means, by which protocol; ``before``: beside them, the host's without the plug."""
-    names = data.pictures("test").class_names
+    """IoU of each class and the means, by which protocol; ``before``: beside them, the host network's without the adapter."""
+    names = data.images("test").class_names
     for class_id, iou in score.class_iou.items():
         beside = f"   without DCM {100 * before.class_iou[class_id]:5.1f}" if before else ""
         print(f"{names[class_id]:<16} {100 * iou:5.1f}{beside}")

@@ -2,7 +2,7 @@
 
 Trains `dpcn_small` and the baseline (the same network without SAM, FFM and DCM) from scratch for the same number of
 steps on fold 0, tests both on the same episodes of the held-out classes, beside two references that need no training,
-and writes to runs/demo: the table as JSON, a picture of three episodes, the training curves, and the checkpoints.
+and writes to runs/demo: the table as JSON, an image of three episodes, the training curves, and the checkpoints.
 
     python examples/demo.py            # about 7 minutes on 2 cores
     python examples/demo.py --steps 20 # only to see that everything works
@@ -26,12 +26,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from dpcn_modules import build_model, load_model
-from dpcn_modules.cli.tables import table
 from dpcn_modules.data import Shapes
 from dpcn_modules.data.transforms import TestTransform, denormalise
 from dpcn_modules.evaluation import best_prior_threshold, predicted_mask
+from dpcn_modules.evaluation.results import table
 from dpcn_modules.training import EpisodeDataModule, EpisodeIoU, FewShotTask
-from dpcn_modules.viz import EpisodePicture, episode_strip, training_curves
+from dpcn_modules.viz import EpisodeRow, episode_strip, training_curves
 
 NETWORKS = {"DPCN": "dpcn_small", "baseline": "baseline_small"}
 SIZE, EPOCHS = 64, 8
@@ -52,7 +52,7 @@ def main() -> None:
     args.output.mkdir(parents=True)
 
     data = make_data(args)
-    print(f"training {' and '.join(NETWORKS)}, side by side, on {data.pictures('train').name}", flush=True)
+    print(f"training {' and '.join(NETWORKS)}, side by side, on {data.images('train').name}", flush=True)
     # Two small networks use two cores better side by side than each of them uses both.
     with ProcessPoolExecutor(len(NETWORKS), mp_context=get_context("spawn")) as pool:
         trainings = [pool.submit(train_and_test, label, args) for label in NETWORKS]
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def make_data(args: argparse.Namespace) -> EpisodeDataModule:
-    """Episodes of generated shapes; pictures of test episodes hold classes no training picture has."""
+    """Episodes of generated shapes; images of test episodes hold classes no training image has."""
     return EpisodeDataModule(
         Shapes(args.fold),
         size=SIZE,
@@ -83,11 +83,11 @@ def untrained_rows(data: EpisodeDataModule, seed: int) -> list[dict]:
     """What needs no training: the true mask of every object, whatever its class, and the prior of random features."""
     torch.set_num_threads(THREADS)
     seed_everything(seed, verbose=False)
-    pictures, metric = data.pictures("test"), EpisodeIoU()
+    images, metric = data.images("test"), EpisodeIoU()
     dataset = data.test_dataloader().dataset
     for index in range(len(dataset)):
         spec = dataset.spec(index)
-        mask = pictures.load(spec.query)[1].long().unsqueeze(0)
+        mask = images.load(spec.query)[1].long().unsqueeze(0)
         metric.update((mask > 0).long(), (mask == spec.class_id).long(), torch.tensor([spec.class_id]))
     objects = metric.compute()
     miou, threshold = best_prior_threshold(build_model("dpcn_small").eval(), data.test_dataloader())
@@ -141,7 +141,7 @@ def train_and_test(label: str, args: argparse.Namespace) -> dict:
     trainer.fit(task, data)
     seconds = time.perf_counter() - started
     trainer.test(task, data, verbose=False)
-    score, names = task.test_score, data.pictures("test").class_names
+    score, names = task.test_score, data.images("test").class_names
     return {
         "row": f"{label}, {trainer.global_step} steps",
         "miou": score.miou.item(),
@@ -155,7 +155,7 @@ def train_and_test(label: str, args: argparse.Namespace) -> dict:
 @torch.no_grad()
 def draw(model: torch.nn.Module, data: EpisodeDataModule, output: Path) -> None:
     """Three test episodes, the first ones of three classes: nothing is picked by how it looks."""
-    episodes, names = {}, data.pictures("test").class_names
+    episodes, names = {}, data.images("test").class_names
     for episode in data.test_dataloader().dataset:
         episodes.setdefault(episode.class_id, episode)
         if len(episodes) == 3:
@@ -164,12 +164,12 @@ def draw(model: torch.nn.Module, data: EpisodeDataModule, output: Path) -> None:
     for class_id, episode in episodes.items():
         prediction = model(episode.query_image[None], episode.support_images[None], episode.support_masks[None])
         rows.append(
-            EpisodePicture(
+            EpisodeRow(
                 support_image=denormalise(episode.support_images[0]),
                 support_mask=episode.support_masks[0],
                 query_image=denormalise(episode.query_image),
                 prediction=predicted_mask(prediction.logits[0]),
-                truth=episode.query_mask,
+                target=episode.query_mask,
                 activation_maps=prediction.activation_maps[0],
                 initial_mask=prediction.initial_mask[0, 0],
                 refined_mask=prediction.refined_mask[0, 0],

@@ -17,7 +17,7 @@ def show(name: str, tensor: torch.Tensor) -> None:
     print(f"{name:<28} {tuple(tensor.shape)!s:<22} {tensor.min():7.3f} .. {tensor.max():.3f}")
 
 
-# What a backbone would give: features of the query and of K supports, and the supports' masks at picture size.
+# What a backbone would give: features of the query and of K supports, and the supports' masks at image size.
 query_feat, support_feat = torch.randn(B, C, H, W), torch.randn(B, K, C, H, W)
 query_high, support_high = torch.randn(B, 2 * C, H, W), torch.randn(B, K, 2 * C, H, W)
 support_masks = torch.zeros(B, K, 240, 240, dtype=torch.long)
@@ -44,7 +44,7 @@ for branch, kernel in zip(dcm.branches, kernels, strict=True):
     show(f"{branch} kernels", kernel)
 show("enhanced features", enhanced)
 
-print("\nThe plug for a model of your own: same shape in and out, identity until trained")
-plug = DCMInteraction(C)
-show("query feature with the plug", plug(query_feat, support_feat, support_masks))
-print("identity:", torch.equal(plug(query_feat, support_feat, support_masks), query_feat))
+print("\nThe adapter for a model of your own: same shape in and out, identity until trained")
+adapter = DCMInteraction(C)
+show("query feature with the adapter", adapter(query_feat, support_feat, support_masks))
+print("identity:", torch.equal(adapter(query_feat, support_feat, support_masks), query_feat))

@@ -1,4 +1,4 @@
-"""Shared fixtures: thread counts are set, and the real pictures are found or named as absent."""
+"""Shared fixtures: thread counts are set, and the real images are found or named as absent."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder of real pictures beside the checkout."""
+    """The folder of real images beside the checkout."""
     if not REAL_DATA.is_dir():
-        pytest.skip("needs the real pictures in ../shared/data, which are not here")
+        pytest.skip("needs the real images in ../shared/data, which are not here")
     return REAL_DATA

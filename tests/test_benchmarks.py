@@ -1,4 +1,4 @@
-"""The study of accuracy runs as a command: resumed, on shapes and on real pictures, and asked what it does."""
+"""The study of accuracy runs as a command: resumed, on shapes and on real images, and asked what it does."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_several_folds_give_a_column_each_and_their_mean(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "part"), [("canet_small_dcm", "attention"), ("pfenet_small_dcm", "merge")])
-def test_the_plug_can_be_put_elsewhere(name, part, monkeypatch):
+def test_the_adapter_can_be_put_elsewhere(name, part, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     import accuracy
 
@@ -91,7 +91,7 @@ def test_the_plug_can_be_put_elsewhere(name, part, monkeypatch):
     episode = torch.randn(2, 3, 32, 32), torch.randn(2, 1, 3, 32, 32), torch.ones(2, 1, 32, 32)
     with torch.no_grad():
         published_place = host(*episode).logits
-        accuracy.move_plug(host, part)
+        accuracy.move_adapter(host, part)
         moved = host(*episode).logits
         assert not torch.allclose(moved, published_place)
         torch.nn.init.zeros_(host.interaction.merge.weight)
@@ -103,7 +103,7 @@ def test_the_plug_can_be_put_elsewhere(name, part, monkeypatch):
 
 
 @pytest.mark.real_data
-def test_the_study_takes_real_pictures(tmp_path, real_data):
+def test_the_study_takes_real_images(tmp_path, real_data):
     voc = real_data / "voc_small"
     printed = run(
         "accuracy.py", "ablations", f"--voc={voc}", "--rows", "SAM + FFM", "--seeds=0", *SHORT, folder=tmp_path

@@ -1,4 +1,4 @@
-"""Every example runs as it is, and so do the README's first Python block and the commands on real pictures."""
+"""Every example runs as it is, and so do the README's first Python block and the commands on real images."""
 
 import json
 import os
@@ -43,29 +43,29 @@ def test_train_dpcn_takes_a_voc_folder(tmp_path, real_data):
 
 
 def saved(folder, host):
-    """The checkpoint that the example with this host wrote."""
+    """The checkpoint that the example with this host network wrote."""
     (path,) = (folder / "runs" / f"train_{host}_dcm").rglob("*.ckpt")
     return torch.load(path, weights_only=True)
 
 
-def run_plug(host, *arguments, folder):
-    """Run the example that plugs DCM into a host, for a few steps."""
+def run_adapter(host, *arguments, folder):
+    """Run the example that adapters DCM into a host network, for a few steps."""
     return run(ROOT / "examples" / f"train_{host}_dcm.py", "--test-episodes=10", *arguments, folder=folder)
 
 
 @pytest.mark.parametrize("host", ["canet", "pfenet"])
 def test_a_host_with_dcm_from_scratch_prints_the_score_and_its_protocol(tmp_path, host):
-    printed = run_plug(host, "--steps=4", folder=tmp_path)
+    printed = run_adapter(host, "--steps=4", folder=tmp_path)
     assert re.search(r"^mIoU \d+\.\d, FB-IoU \d+\.\d; example: shapes fold 0 test", printed, re.MULTILINE)
     assert "without DCM" not in printed
     assert saved(tmp_path, host)["recipe"]["dcm"] is True
 
 
-def test_a_plug_for_a_published_canet_prints_both_scores_and_leaves_the_host_as_it_was(tmp_path):
+def test_a_adapter_for_a_published_canet_prints_both_scores_and_leaves_the_host_as_it_was(tmp_path):
     host = build_model("canet_small")
     published = {theirs: host.state_dict()[ours] for ours, theirs in host.published_names().items()}
     torch.save({"state_dict": published}, tmp_path / "canet.pth")
-    printed = run_plug("canet", "--published=canet.pth", "--train=plug", "--steps=4", folder=tmp_path)
+    printed = run_adapter("canet", "--published=canet.pth", "--train=adapter", "--steps=4", folder=tmp_path)
     assert re.search(r"^without DCM: mIoU \d+\.\d, FB-IoU \d+\.\d$", printed, re.MULTILINE)
     assert re.search(r"^gear +\d+\.\d +without DCM +\d+\.\d$", printed, re.MULTILINE)
     after = saved(tmp_path, "canet")["state_dict"]
@@ -73,11 +73,11 @@ def test_a_plug_for_a_published_canet_prints_both_scores_and_leaves_the_host_as_
     assert after["model.interaction.merge.weight"].any()
 
 
-def test_a_plug_for_a_pfenet_of_one_s_own_takes_its_size_and_trains_its_head(tmp_path):
+def test_a_adapter_for_a_pfenet_of_one_s_own_takes_its_size_and_trains_its_head(tmp_path):
     host = build_model("pfenet_small", channels=16)
     state = {f"model.{name}": value for name, value in host.state_dict().items()}
     torch.save({"recipe": host.recipe, "state_dict": state, "size": 32}, tmp_path / "host.ckpt")
-    printed = run_plug("pfenet", "--host-checkpoint=host.ckpt", "--steps=2", folder=tmp_path)
+    printed = run_adapter("pfenet", "--host-checkpoint=host network.ckpt", "--steps=2", folder=tmp_path)
     assert "without DCM: mIoU" in printed
     assert "seen at 32 px" in printed
     after = saved(tmp_path, "pfenet")
@@ -85,8 +85,8 @@ def test_a_plug_for_a_pfenet_of_one_s_own_takes_its_size_and_trains_its_head(tmp
     assert not torch.equal(after["state_dict"]["model.merge.0.weight"], state["model.merge.0.weight"])
 
 
-def test_segment_my_pictures_writes_mask_and_overlay(tmp_path):
-    printed = run(ROOT / "examples" / "segment_my_pictures.py", folder=tmp_path)
+def test_segment_my_images_writes_mask_and_overlay(tmp_path):
+    printed = run(ROOT / "examples" / "segment_my_images.py", folder=tmp_path)
     assert "untrained" in printed
     assert {path.name for path in (tmp_path / "runs" / "segment").iterdir()} == {"mask.png", "overlay.png"}
 
@@ -106,9 +106,9 @@ def test_the_demo_writes_what_it_says(tmp_path):
     assert all(0 <= row["miou"] <= 1 for row in result["rows"])
     assert {"episodes.png", "curves.png", "DPCN", "baseline"} <= {path.name for path in demo.iterdir()}
     printed = run(
-        ROOT / "examples" / "segment_my_pictures.py", f"--checkpoint={demo / 'DPCN' / 'last.ckpt'}", folder=tmp_path
+        ROOT / "examples" / "segment_my_images.py", f"--checkpoint={demo / 'DPCN' / 'last.ckpt'}", folder=tmp_path
     )
-    assert "% of the picture is the object" in printed
+    assert "% of the image is the object" in printed
 
 
 def test_the_first_python_block_of_the_readme_runs(tmp_path):
@@ -117,7 +117,7 @@ def test_the_first_python_block_of_the_readme_runs(tmp_path):
 
 
 @pytest.mark.real_data
-def test_recipe_on_real_pictures_fit_test_segment(tmp_path, real_data):
+def test_recipe_on_real_images_fit_test_segment(tmp_path, real_data):
     voc = real_data / "voc2012_subset"
     recipe = [
         f"--config={ROOT / 'examples' / 'configs' / 'pascal5i_short.yaml'}",

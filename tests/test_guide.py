@@ -1,4 +1,4 @@
-"""The guides: their blocks run and print what they say, their claims hold, and the plug's example runs."""
+"""The guides: their blocks run and print what they say, their claims hold, and the adapter's example runs."""
 
 import contextlib
 import difflib
@@ -83,11 +83,11 @@ def test_the_two_lines_of_the_guide_are_those_of_the_example() -> None:
     lines = [line[1:].split("  #")[0].strip() for line in diff.splitlines()]
     assert [line for line in lines if line not in ("", "...") and line not in code] == []
     assert sum(line.startswith("+") for line in diff.splitlines()) == 2
-    without, plugged = (
+    without, adapted = (
         [line for line in inspect.getsource(model.forward).splitlines() if '"""' not in line]
         for model in (example.MyModel, example.MyModelWithDCM)
     )
-    changes = [line for line in difflib.ndiff(without, plugged) if line[0] in "+-"]
+    changes = [line for line in difflib.ndiff(without, adapted) if line[0] in "+-"]
     assert changes == ["+         query_feat = self.dcm(query_feat, support_feat, support_masks)  # line 2"]
 
 
@@ -97,39 +97,39 @@ def test_both_models_of_the_example_start_from_the_same_weights() -> None:
     for model in (example.MyModel, example.MyModelWithDCM):
         torch.manual_seed(1)
         states.append(model().state_dict())
-    without, plugged = states
-    assert all(torch.equal(plugged[name], value) for name, value in without.items())
-    assert all(name.startswith("dcm.") for name in plugged.keys() - without.keys())
-    assert example.plug_changes_nothing()
+    without, adapted = states
+    assert all(torch.equal(adapted[name], value) for name, value in without.items())
+    assert all(name.startswith("dcm.") for name in adapted.keys() - without.keys())
+    assert example.adapter_changes_nothing()
 
 
 @pytest.mark.parametrize("channels", [16, 32])
-def test_the_plug_has_as_many_parameters_as_the_guide_says(channels: int) -> None:
+def test_the_adapter_has_as_many_parameters_as_the_guide_says(channels: int) -> None:
     for kernel_size in (1, 5):
-        plug = DCMInteraction(channels, kernel_size=kernel_size)
-        assert sum(parameter.numel() for parameter in plug.parameters()) == 21 * channels**2 + 7 * channels
+        adapter = DCMInteraction(channels, kernel_size=kernel_size)
+        assert sum(parameter.numel() for parameter in adapter.parameters()) == 21 * channels**2 + 7 * channels
 
 
 @pytest.mark.parametrize("foreground", [0, 1])
-def test_every_parameter_of_the_plug_has_a_gradient_in_every_step(foreground: int) -> None:
-    plug, feat, mask = DCMInteraction(4), torch.randn(2, 4, 6, 6), torch.full((2, 6, 6), foreground)
-    optimiser = torch.optim.SGD(plug.parameters(), lr=0.1)
+def test_every_parameter_of_the_adapter_has_a_gradient_in_every_step(foreground: int) -> None:
+    adapter, feat, mask = DCMInteraction(4), torch.randn(2, 4, 6, 6), torch.full((2, 6, 6), foreground)
+    optimiser = torch.optim.SGD(adapter.parameters(), lr=0.1)
     moved = []
     for _ in range(2):
         optimiser.zero_grad()
-        plug(feat, feat, mask).square().sum().backward()
-        assert all(parameter.grad is not None for parameter in plug.parameters())
-        moved.append(any(parameter.grad.any() for parameter in plug.dynamic_convolution.parameters()))
+        adapter(feat, feat, mask).square().sum().backward()
+        assert all(parameter.grad is not None for parameter in adapter.parameters())
+        moved.append(any(parameter.grad.any() for parameter in adapter.dynamic_convolution.parameters()))
         optimiser.step()
     assert moved == [False, bool(foreground)]
 
 
-def test_a_compiled_plug_lets_masks_of_class_ids_pass() -> None:
+def test_a_compiled_adapter_lets_masks_of_class_ids_pass() -> None:
     torch.compiler.reset()
-    plug, feat, mask = DCMInteraction(4), torch.randn(1, 4, 6, 6), torch.full((1, 6, 6), 12)
-    nn.init.ones_(plug.merge.weight)
-    out = torch.compile(plug, fullgraph=True, backend="eager")(feat, feat, mask)
-    assert torch.equal(out, plug(feat, feat, torch.zeros_like(mask)))
+    adapter, feat, mask = DCMInteraction(4), torch.randn(1, 4, 6, 6), torch.full((1, 6, 6), 12)
+    nn.init.ones_(adapter.merge.weight)
+    out = torch.compile(adapter, fullgraph=True, backend="eager")(feat, feat, mask)
+    assert torch.equal(out, adapter(feat, feat, torch.zeros_like(mask)))
 
 
 def test_the_example_trains_both_models_and_prints_their_table(tmp_path: Path) -> None:

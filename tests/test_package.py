@@ -19,7 +19,7 @@ PUBLIC = {
     "SupportActivationModule",
     "models": "BACKBONES Backbone CANet CANetSettings Checkpoint DPCN DPCNSettings FewShotNetwork Host MODELS PANet "
     "PANetSettings PFENet PFENetSettings build_backbone build_model load_model read_checkpoint",
-    "adapters": "add_dcm remove_dcm train_plug_only",
+    "adapters": "add_dcm remove_dcm train_adapter_only",
     "training": "EpisodeDataModule EpisodeIoU FewShotTask Score episode_loss mask_loss",
     "evaluation": "FUSIONS FeatureCache Fusion NamedProtocol PROTOCOLS Protocol best_prior_threshold fuse_scales "
     "fuse_shots logits_at_original_size one_shot_logits predicted_mask",

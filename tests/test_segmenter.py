@@ -1,4 +1,4 @@
-"""FewShotSegmenter: any kind and size of picture in, a mask of the picture's own size out, the support encoded once."""
+"""FewShotSegmenter: any kind and size of image in, a mask of the image's own size out, the support encoded once."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from dpcn_modules.data.boxes import annotate
-from dpcn_modules.data.episodes import target_mask
-from dpcn_modules.data.images import load_image, load_mask
+from dpcn_modules.data.episodes.dataset import target_mask
+from dpcn_modules.data.io import load_image, load_mask
 from dpcn_modules.data.transforms import TestTransform
 from dpcn_modules.evaluation import logits_at_original_size
 from dpcn_modules.models import FewShotNetwork, build_model
@@ -19,7 +19,7 @@ from dpcn_modules.segmenter import FewShotSegmenter
 SIZE = 64
 
 
-def picture(height: int = 48, width: int = 80, seed: int = 0) -> Tensor:
+def image(height: int = 48, width: int = 80, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
 
@@ -48,9 +48,9 @@ def save_checkpoint(model: FewShotNetwork, path: Path, **extra: int) -> Path:
 
 
 @pytest.mark.parametrize("size", [(48, 80), (80, 48), (SIZE, SIZE), (33, 200), (7, 9)])
-def test_segment_and_probability_have_the_pictures_own_size(segmenter: FewShotSegmenter, size: tuple[int, int]) -> None:
-    segmenter.set_support(picture(), mask())
-    segmented, probability = segmenter.segment(picture(*size)), segmenter.probability(picture(*size))
+def test_segment_and_probability_have_the_images_own_size(segmenter: FewShotSegmenter, size: tuple[int, int]) -> None:
+    segmenter.set_support(image(), mask())
+    segmented, probability = segmenter.segment(image(*size)), segmenter.probability(image(*size))
     assert (segmented.shape, segmented.dtype) == (size, torch.uint8)
     assert (probability.shape, probability.dtype) == (size, torch.float32)
     assert set(segmented.unique().tolist()) <= {0, 1}
@@ -64,7 +64,7 @@ def test_segment_and_probability_have_the_pictures_own_size(segmenter: FewShotSe
 def test_segmenter_equals_forward_of_the_network_on_the_same_episode(name: str, shot: int) -> None:
     torch.manual_seed(0)
     segmenter = FewShotSegmenter(build_model(name), size=SIZE)
-    images, query = [picture(40, 60 + i, seed=i) for i in range(shot)], picture(50, 30, seed=9)
+    images, query = [image(40, 60 + i, seed=i) for i in range(shot)], image(50, 30, seed=9)
     masks = [mask(40, 60 + i) for i in range(shot)]
     transform = TestTransform(SIZE)
     pairs = [transform(*pair) for pair in zip(images, masks, strict=True)]
@@ -82,73 +82,73 @@ def test_segmenter_equals_forward_of_the_network_on_the_same_episode(name: str, 
 
 
 def test_paths_pil_numpy_and_tensors_give_the_same(segmenter: FewShotSegmenter, tmp_path: Path) -> None:
-    arrays = picture().permute(1, 2, 0).numpy(), mask().numpy()
+    arrays = image().permute(1, 2, 0).numpy(), mask().numpy()
     paths = tmp_path / "cup.png", tmp_path / "cup_mask.png"
     for array, path in zip(arrays, paths, strict=True):
         Image.fromarray(array).save(path)
     results = []
-    for image, truth in [
-        (picture(), mask()),
+    for image, target in [
+        (image(), mask()),
         arrays,
         paths,
         [str(path) for path in paths],
         [Image.open(path) for path in paths],
-        (picture().float() / 255, mask().bool()),
-        ([picture()], [mask()]),
+        (image().float() / 255, mask().bool()),
+        ([image()], [mask()]),
         ((paths[0],), (255 * mask(),)),
     ]:
-        segmenter.set_support(image, truth)
+        segmenter.set_support(image, target)
         results.append(segmenter.probability(image[0] if isinstance(image, list | tuple) else image))
     assert all(torch.equal(result, results[0]) for result in results)
 
 
-def test_support_is_encoded_once_and_each_picture_once(segmenter: FewShotSegmenter) -> None:
+def test_support_is_encoded_once_and_each_image_once(segmenter: FewShotSegmenter) -> None:
     batches: list[int] = []
     segmenter.model.backbone.register_forward_hook(lambda _module, inputs, _out: batches.append(len(inputs[0])))
-    segmenter.set_support([picture(seed=i) for i in range(5)], [mask()] * 5)
+    segmenter.set_support([image(seed=i) for i in range(5)], [mask()] * 5)
     for seed in range(3):
-        segmenter.segment(picture(seed=seed))
+        segmenter.segment(image(seed=seed))
     assert batches == [5, 1, 1, 1]
 
 
 def test_set_support_again_replaces_the_first(segmenter: FewShotSegmenter) -> None:
-    segmenter.set_support(picture(seed=1), mask())
-    first = segmenter.probability(picture())
-    segmenter.set_support(picture(seed=2), 1 - mask())
-    second = segmenter.probability(picture())
-    segmenter.set_support(picture(seed=1), mask())
+    segmenter.set_support(image(seed=1), mask())
+    first = segmenter.probability(image())
+    segmenter.set_support(image(seed=2), 1 - mask())
+    second = segmenter.probability(image())
+    segmenter.set_support(image(seed=1), mask())
     assert not torch.equal(first, second)
-    assert torch.equal(segmenter.probability(picture()), first)
+    assert torch.equal(segmenter.probability(image()), first)
 
 
 def test_threshold_is_a_probability_and_a_higher_one_takes_less(segmenter: FewShotSegmenter) -> None:
-    segmenter.set_support(picture(), mask())
-    probability = segmenter.probability(picture())
+    segmenter.set_support(image(), mask())
+    probability = segmenter.probability(image())
     middle = float(probability.median())
-    assert torch.equal(segmenter.segment(picture(), threshold=middle), (probability > middle).to(torch.uint8))
-    areas = [int(segmenter.segment(picture(), threshold=p).sum()) for p in (0, middle, 1)]
+    assert torch.equal(segmenter.segment(image(), threshold=middle), (probability > middle).to(torch.uint8))
+    areas = [int(segmenter.segment(image(), threshold=p).sum()) for p in (0, middle, 1)]
     assert areas[0] == probability.numel() > areas[1] > areas[2] == 0
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
 def test_segment_rejects_threshold_that_is_no_probability(segmenter: FewShotSegmenter, threshold: float) -> None:
-    segmenter.set_support(picture(), mask())
+    segmenter.set_support(image(), mask())
     with pytest.raises(ValueError, match=r"``threshold``: expected a probability from 0 to 1, got"):
-        segmenter.segment(picture(), threshold=threshold)
+        segmenter.segment(image(), threshold=threshold)
 
 
 def test_network_given_in_training_mode_is_used_in_evaluation_mode_and_left_unchanged(model: FewShotNetwork) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     segmenter = FewShotSegmenter(model.train(), size=SIZE)
-    segmenter.set_support(picture(), mask())
-    assert torch.equal(segmenter.probability(picture()), segmenter.probability(picture()))
+    segmenter.set_support(image(), mask())
+    assert torch.equal(segmenter.probability(image()), segmenter.probability(image()))
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_results_are_ordinary_tensors_that_can_be_edited_in_place(segmenter: FewShotSegmenter) -> None:
-    segmenter.set_support(picture(), mask())
-    segmented, probability = segmenter.segment(picture()), segmenter.probability(picture())
+    segmenter.set_support(image(), mask())
+    segmented, probability = segmenter.segment(image()), segmenter.probability(image())
     assert not probability.requires_grad
     segmented *= 255
     probability.clamp_(max=0.5)
@@ -158,19 +158,19 @@ def test_results_are_ordinary_tensors_that_can_be_edited_in_place(segmenter: Few
 
 @pytest.mark.parametrize("shot", [1, 2])
 def test_support_without_foreground_gives_a_finite_result(segmenter: FewShotSegmenter, shot: int) -> None:
-    segmenter.set_support([picture()] * shot, [torch.zeros(48, 80)] * shot)
-    assert torch.isfinite(segmenter.probability(picture())).all()
+    segmenter.set_support([image()] * shot, [torch.zeros(48, 80)] * shot)
+    assert torch.isfinite(segmenter.probability(image())).all()
 
 
 def test_class_id_takes_one_class_of_a_mask_of_class_ids(segmenter: FewShotSegmenter) -> None:
     ids = mask() * 15
     ids[0], ids[-1] = 7, 255
-    segmenter.set_support(picture(), ids, class_id=15)
-    by_class = segmenter.probability(picture())
+    segmenter.set_support(image(), ids, class_id=15)
+    by_class = segmenter.probability(image())
     binary = mask()
     binary[-1] = 255
-    segmenter.set_support(picture(), binary)
-    assert torch.equal(segmenter.probability(picture()), by_class)
+    segmenter.set_support(image(), binary)
+    assert torch.equal(segmenter.probability(image()), by_class)
 
 
 @pytest.mark.parametrize("annotation", ["box", "class_box"])
@@ -180,21 +180,21 @@ def test_annotation_turns_precise_masks_into_boxes(
 ) -> None:
     precise = mask()
     precise[30:40, 10:50] = torch.eye(10, 40, dtype=torch.uint8)
-    segmenter.set_support(picture(), precise)
-    by_mask = segmenter.probability(picture())
-    segmenter.set_support(picture(), precise * (class_id or 1), class_id=class_id, annotation=annotation)
-    by_box = segmenter.probability(picture())
-    segmenter.set_support(picture(), annotate(precise, annotation))
-    assert torch.equal(by_box, segmenter.probability(picture()))
+    segmenter.set_support(image(), precise)
+    by_mask = segmenter.probability(image())
+    segmenter.set_support(image(), precise * (class_id or 1), class_id=class_id, annotation=annotation)
+    by_box = segmenter.probability(image())
+    segmenter.set_support(image(), annotate(precise, annotation))
+    assert torch.equal(by_box, segmenter.probability(image()))
     assert not torch.equal(by_box, by_mask)
 
 
 def test_unknown_annotation_is_named_and_keeps_the_support(segmenter: FewShotSegmenter) -> None:
-    segmenter.set_support(picture(), mask())
-    before = segmenter.probability(picture())
+    segmenter.set_support(image(), mask())
+    before = segmenter.probability(image())
     with pytest.raises(ValueError, match=r"``annotation``: .* got 'bbox'\. Did you mean 'box'\?"):
-        segmenter.set_support(picture(seed=1), mask(), annotation="bbox")
-    assert torch.equal(segmenter.probability(picture()), before)
+        segmenter.set_support(image(seed=1), mask(), annotation="bbox")
+    assert torch.equal(segmenter.probability(image()), before)
 
 
 @pytest.mark.parametrize("class_id", [8, 0, 255, 300])
@@ -202,47 +202,47 @@ def test_set_support_names_the_class_ids_that_are_there(segmenter: FewShotSegmen
     ids = mask() * 15
     ids[0], ids[-1] = 7, 255
     with pytest.raises(ValueError, match=rf"support mask 1: .*``class_id`` {class_id}, got only .* \[7, 15\]"):
-        segmenter.set_support(picture(), ids, class_id=class_id)
+        segmenter.set_support(image(), ids, class_id=class_id)
 
 
 @pytest.mark.parametrize(
     ("images", "masks", "error", "text"),
     [
-        ([picture()] * 2, [mask()], ValueError, "got 2 images and 1 masks"),
-        (picture(), [mask()] * 3, ValueError, "got 1 images and 3 masks"),
+        ([image()] * 2, [mask()], ValueError, "got 2 images and 1 masks"),
+        (image(), [mask()] * 3, ValueError, "got 1 images and 3 masks"),
         ([], [], ValueError, "got 0 images and 0 masks"),
         (
-            [picture()] * 2,
+            [image()] * 2,
             [mask(), mask(47, 80)],
             ValueError,
             "support image 2 is 80 x 48 .* support mask 2 is 80 x 47",
         ),
-        (picture(), mask() * 15, ValueError, r"support mask 1: expected the mask of one object, .* got 15"),
-        (picture().float(), mask(), ValueError, r"``support image 1``: expected floating-point values in \[0, 1\]"),
+        (image(), mask() * 15, ValueError, r"support mask 1: expected the mask of one object, .* got 15"),
+        (image().float(), mask(), ValueError, r"``support image 1``: expected floating-point values in \[0, 1\]"),
         (
-            torch.stack([picture()] * 2),
+            torch.stack([image()] * 2),
             mask(),
             ValueError,
             r"expected a tensor \(3, H, W\), got shape \(2, 3, 48, 80\)",
         ),
-        (5, mask(), TypeError, "``support image 1``: expected a path, a PIL picture, an array or a tensor, got int"),
+        (5, mask(), TypeError, "``support image 1``: expected a path, a PIL image, an array or a tensor, got int"),
         ("nowhere/cup.jpg", mask(), FileNotFoundError, "nowhere/cup.jpg: there is no such file"),
     ],
 )
 def test_set_support_names_what_is_wrong_and_keeps_the_support_it_had(
     segmenter: FewShotSegmenter, images: object, masks: object, error: type[Exception], text: str
 ) -> None:
-    segmenter.set_support(picture(), mask())
-    before = segmenter.probability(picture())
+    segmenter.set_support(image(), mask())
+    before = segmenter.probability(image())
     with pytest.raises(error, match=text):
         segmenter.set_support(images, masks)
-    assert torch.equal(segmenter.probability(picture()), before)
+    assert torch.equal(segmenter.probability(image()), before)
 
 
 @pytest.mark.parametrize("method", ["segment", "probability"])
 def test_segmenting_without_support_is_an_error(segmenter: FewShotSegmenter, method: str) -> None:
     with pytest.raises(RuntimeError, match=r"call set_support\(images, masks\) first"):
-        getattr(segmenter, method)(picture())
+        getattr(segmenter, method)(image())
 
 
 def test_device_that_is_not_there_is_an_error(model: FewShotNetwork) -> None:
@@ -269,29 +269,27 @@ def test_from_checkpoint_segments_as_the_network_that_was_saved(segmenter: FewSh
     path = save_checkpoint(segmenter.model, tmp_path / "best.ckpt", size=SIZE)
     loaded = FewShotSegmenter.from_checkpoint(str(path), device="cpu")
     for each in (segmenter, loaded):
-        each.set_support(picture(), mask())
-    assert torch.equal(loaded.probability(picture(seed=3)), segmenter.probability(picture(seed=3)))
+        each.set_support(image(), mask())
+    assert torch.equal(loaded.probability(image(seed=3)), segmenter.probability(image(seed=3)))
 
 
 def test_from_checkpoint_runs_on_the_gpu_where_there_is_one(model: FewShotNetwork, tmp_path: Path) -> None:
     loaded = FewShotSegmenter.from_checkpoint(save_checkpoint(model, tmp_path / "best.ckpt", size=SIZE))
     assert loaded.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    loaded.set_support(picture(), mask())
-    assert loaded.probability(picture()).device.type == "cpu"
+    loaded.set_support(image(), mask())
+    assert loaded.probability(image()).device.type == "cpu"
 
 
 @pytest.mark.real_data
-def test_real_pictures_of_any_shape_are_segmented_at_their_own_size(
-    segmenter: FewShotSegmenter, real_data: Path
-) -> None:
+def test_real_images_of_any_shape_are_segmented_at_their_own_size(segmenter: FewShotSegmenter, real_data: Path) -> None:
     voc = real_data / "voc2012_subset"
     names = (voc / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:4]
-    pictures = [voc / "JPEGImages" / f"{name}.jpg" for name in names]
-    truths = [load_mask(voc / "SegmentationClass" / f"{name}.png") for name in names]
-    class_ids = [int(next(value for value in truth.unique() if value not in (0, 255))) for truth in truths]
-    objects = [target_mask(*pair) for pair in zip(truths, class_ids, strict=True)]
-    segmenter.set_support(pictures[:3], objects[:3])
-    for path in pictures:
+    images = [voc / "JPEGImages" / f"{name}.jpg" for name in names]
+    targets = [load_mask(voc / "SegmentationClass" / f"{name}.png") for name in names]
+    class_ids = [int(next(value for value in target.unique() if value not in (0, 255))) for target in targets]
+    objects = [target_mask(*pair) for pair in zip(targets, class_ids, strict=True)]
+    segmenter.set_support(images[:3], objects[:3])
+    for path in images:
         segmented = segmenter.segment(path)
         assert segmented.shape == load_image(path).shape[1:]
         assert np.isin(segmented.numpy(), (0, 1)).all()

@@ -104,9 +104,9 @@ def test_region_matching_compares_four_forms_in_time_and_memory(measured):
 
 def test_plots_are_drawn_of_what_is_there(measured):
     folder = measured[0]
-    printed = run("plots.py", "--results=.", "--out=pictures", folder=folder)
+    printed = run("plots.py", "--results=.", "--out=images", folder=folder)
     for name in ("dynamic_conv_cpu.png", "region_matching_cpu.png"):
-        assert (folder / "pictures" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert (folder / "images" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert "skipped: dynamic_conv on cuda: no dynamic_conv_cuda.json" in printed
 
 
@@ -118,7 +118,7 @@ def test_a_missing_compiler_is_a_reason_to_skip(tmp_path):
     assert any(each["contender"] == "compiled grouped" for each in result_of(tmp_path / "out.json")["skipped"])
 
 
-def test_episodes_are_split_by_stage_and_count_their_pictures(tmp_path):
+def test_episodes_are_split_by_stage_and_count_their_images(tmp_path):
     models = ("dpcn_small", "canet_small")
     small = ("--size=33", "--shots", 1, 2, "--batches", 2, "--repeats=1", "--bf16", "off", "on", "--out=out.json")
     printed = run("episode.py", "--models", *models, *small, folder=tmp_path)
@@ -126,15 +126,15 @@ def test_episodes_are_split_by_stage_and_count_their_pictures(tmp_path):
     found = {(row["contender"], row["shots"]): row for row in rows}
     for name in models:
         for shots in (1, 2):
-            assert found[name, shots]["pictures_per_episode"] == 1 + shots
-            assert found[f"{name}, support kept", shots]["pictures_per_episode"] == 1
+            assert found[name, shots]["images_per_episode"] == 1 + shots
+            assert found[f"{name}, support kept", shots]["images_per_episode"] == 1
             assert found[f"{name}, support kept", shots]["flops_per_episode"] < found[name, shots]["flops_per_episode"]
             assert (f"{name}, bf16", shots) in found
             stages = found[name, shots]["stages"]
             assert (stages["SAM"] is None) == (name != "dpcn_small")
             assert (stages["DCM"] is None) == (name != "dpcn_small")
             assert sum(filter(None, stages.values())) == pytest.approx(found[name, shots]["median"])
-    assert "dpcn_small: head / backbone of one pair of pictures: " in printed
+    assert "dpcn_small: head / backbone of one pair of images: " in printed
 
 
 def test_evaluation_with_the_cache_gives_the_same_score(tmp_path):
@@ -148,12 +148,12 @@ def test_evaluation_with_the_cache_gives_the_same_score(tmp_path):
 
 
 @pytest.mark.real_data
-def test_the_loader_stands_beside_the_step_on_real_pictures(tmp_path, real_data):
+def test_the_loader_stands_beside_the_step_on_real_images(tmp_path, real_data):
     small = ("--model=dpcn_small", "--size=65", "--batch=2", "--count=1", "--workers", 0, 1, "--repeats=1")
     voc = real_data / "voc2012_subset"
     classes = ("--classes", "cat", "dog", "person")
     printed = run("loader.py", *small, f"--voc={voc}", *classes, "--out=out.json", folder=tmp_path)
-    names = [f"{kind}, {count} workers" for kind in ("shapes", "real pictures") for count in (0, 1)]
+    names = [f"{kind}, {count} workers" for kind in ("shapes", "real images") for count in (0, 1)]
     rows = result_of(tmp_path / "out.json")["rows"]
     steps = [f"step of dpcn_small, {what}" for what in ("all of it", "layer4 and the head")]
     assert [row["contender"] for row in rows] == [

@@ -1,4 +1,4 @@
-"""Few-shot semantic segmentation: DPCN's modules, the whole network, and a segmenter for one's own pictures."""
+"""Few-shot semantic segmentation: DPCN's modules, the whole network, and a segmenter for one's own images."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,10 @@ from dpcn_modules.modules import (
 )
 
 if TYPE_CHECKING:
-    from dpcn_modules.adapters import add_dcm, remove_dcm
-    from dpcn_modules.models import DPCN, CANet, PANet, PFENet, build_model, load_model
+    from dpcn_modules.models import DPCN, CANet, PANet, PFENet, add_dcm, build_model, load_model, remove_dcm
     from dpcn_modules.segmenter import FewShotSegmenter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DCM",
@@ -37,25 +36,27 @@ __all__ = [
     "SupportActivationModule",
     "add_dcm",
     "build_model",
+    "list_backbones",
+    "list_models",
     "load_model",
     "remove_dcm",
 ]
 
 # torchvision takes longer to import than everything else here; who wants one module need not wait for it.
-_LAZY = {
-    "CANet": "dpcn_modules.models",
-    "DPCN": "dpcn_modules.models",
-    "PANet": "dpcn_modules.models",
-    "PFENet": "dpcn_modules.models",
-    "add_dcm": "dpcn_modules.adapters",
-    "remove_dcm": "dpcn_modules.adapters",
-    "build_model": "dpcn_modules.models",
-    "load_model": "dpcn_modules.models",
-    "FewShotSegmenter": "dpcn_modules.segmenter",
-}
+_LAZY = dict.fromkeys(
+    (
+        *("CANet", "DPCN", "PANet", "PFENet", "add_dcm", "build_model"),
+        *("list_backbones", "list_models", "load_model", "remove_dcm"),
+    ),
+    "dpcn_modules.models",
+) | {"FewShotSegmenter": "dpcn_modules.segmenter"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,11 +1,15 @@
-"""The one place that checks arguments and words the errors: the rule, the value, the way out."""
+"""Argument checks and the text of their errors: what was expected, what was given, and what to do about it."""
 
 import difflib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from numbers import Real
 
 import torch
 from torch import Tensor
+
+VOID = 255
+"""The value of mask pixels that belong neither to the foreground nor to the background."""
 
 
 def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
@@ -44,32 +48,63 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     return lengths
 
 
-def check_mask_values(name: str, mask: Tensor) -> None:
-    """Raise ValueError unless every value of a mask is 0 (background), 1 (foreground) or 255 (void).
+def check_values(*, masks: Mapping[str, Tensor] | None = None, features: Mapping[str, Tensor] | None = None) -> None:
+    """Check the values of masks and features, with one device synchronisation for all of them.
 
-    Values are read in eager mode only: a compiled or exported graph cannot branch on them.
+    Tensors without values of their own (meta and fake tensors, vmap, compiled and exported graphs) are not checked.
+
+    Args:
+        masks: by argument name, masks that may hold 0 (background), 1 (foreground) and 255 (void).
+        features: by argument name, features that must be finite.
+
+    Raises:
+        ValueError: a mask holds another value, or a feature NaN or infinity.
     """
-    if torch.compiler.is_compiling() or mask.dtype == torch.bool or mask.numel() == 0:
+    masks = {name: mask for name, mask in (masks or {}).items() if mask.dtype != torch.bool and has_values(mask)}
+    features = {name: feat for name, feat in (features or {}).items() if has_values(feat)}
+    # A sum is finite unless an element is not, or unless it overflows: one pass, and no tensor of booleans.
+    fine = [_valid(mask).all() for mask in masks.values()]
+    fine += [torch.isfinite(feat.detach().sum()) for feat in features.values()]
+    if not fine or bool(torch.stack([each.to(fine[0].device) for each in fine]).all()):
         return
-    valid = (mask == 0) | (mask == 1) | (mask == 255)
-    if not bool(valid.all()):
-        odd = torch.unique(mask[~valid])[:5].tolist()
+    for name, mask in masks.items():
+        _refuse_other_values(name, mask)
+    for name, feat in features.items():
+        if not bool(torch.isfinite(feat).all()):
+            raise ValueError(
+                f"``{name}``: expected finite values, got NaN or infinity; look at the learning rate, the "
+                f"precision (fp16 overflows above 65504; bf16 does not) or the weights that made it."
+            )
+
+
+def check_mask_values(name: str, mask: Tensor) -> None:
+    """Raise ValueError unless every value of a mask is 0 (background), 1 (foreground) or 255 (void)."""
+    check_values(masks={name: mask})
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether Python can branch on the values of a tensor: not while compiling or exporting, nor of meta and fake
+    tensors and those inside vmap."""
+    if torch.compiler.is_compiling() or tensor.is_meta:
+        return False
+    inner = tensor
+    while torch._C._functorch.is_functorch_wrapped_tensor(inner):
+        if torch._C._functorch.is_batchedtensor(inner):
+            return False
+        inner = torch._C._functorch.get_unwrapped(inner)
+    return type(inner).__name__ != "FakeTensor"  # by name: its module takes long to import
+
+
+def _valid(mask: Tensor) -> Tensor:
+    return (mask == 0) | (mask == 1) | (mask == VOID)
+
+
+def _refuse_other_values(name: str, mask: Tensor) -> None:
+    odd = torch.unique(mask[~_valid(mask)])[:5].tolist()
+    if odd:
         raise ValueError(
             f"``{name}``: expected only the values 0 (background), 1 (foreground) and 255 (void), got {odd}; "
             f"compare with the class id first: (mask == class_id)."
-        )
-
-
-def check_finite(name: str, tensor: Tensor) -> None:
-    """Raise ValueError if a feature holds NaN or infinity (eager mode only, as above)."""
-    if torch.compiler.is_compiling():
-        return
-    # One pass and one number: a sum is finite unless an element is not, or it overflows, which it cannot in float64.
-    values = tensor.detach()
-    if not (torch.isfinite(values.sum()) or torch.isfinite(values.sum(dtype=torch.float64))):
-        raise ValueError(
-            f"``{name}``: expected finite values, got NaN or infinity; look at the learning rate, the "
-            f"precision (fp16 overflows above 65504; bf16 does not) or the weights that made it."
         )
 
 
@@ -77,13 +112,41 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     """Raise ValueError if a name is not a known one; the message lists them and names the nearest."""
     known = list(known)
     if value not in known:
-        nearest = difflib.get_close_matches(str(value), known, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"``{name}``: expected one of {', '.join(known)}, got {value!r}.{hint}")
+        raise ValueError(f"``{name}``: expected one of {', '.join(known)}, got {value!r}.{did_you_mean(value, known)}")
 
 
-def check_odd(name: str, value: int) -> None:
-    """Raise ValueError unless a window or kernel side is a positive odd number."""
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """A hint at the nearest known name, with a space in front; empty where none is near."""
+    nearest = difflib.get_close_matches(str(value), list(known), n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def check_integer(name: str, value: object, *, lowest: int = 1) -> None:
+    """Raise TypeError unless a value is a whole number, and ValueError if it is below ``lowest``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"``{name}``: expected a whole number, got {value!r} ({type(value).__name__}).")
+    if value < lowest:
+        raise ValueError(f"``{name}``: expected at least {lowest}, got {value}.")
+
+
+def check_number(name: str, value: object, *, lowest: float, highest: float = float("inf")) -> None:
+    """Raise TypeError unless a value is a number, and ValueError unless it is from ``lowest`` to ``highest``."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"``{name}``: expected a number, got {value!r} ({type(value).__name__}).")
+    if not lowest <= float(value) <= highest:
+        raise ValueError(f"``{name}``: expected {lowest:g} to {highest:g}, got {value}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless a value is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"``{name}``: expected True or False, got {value!r} ({type(value).__name__}).")
+
+
+def check_odd(name: str, value: object) -> None:
+    """Raise unless a window or kernel side is a positive odd number (TypeError for another type)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"``{name}``: expected an odd whole number, got {value!r} ({type(value).__name__}).")
     if value < 1 or value % 2 == 0:
         raise ValueError(
             f"``{name}``: expected a positive odd number, so that the window has a centre, got {value}; "
@@ -91,21 +154,29 @@ def check_odd(name: str, value: int) -> None:
         )
 
 
-def with_shot_axis(feat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Give support features and masks their shot axis K where the caller left it out.
+def some(items: Collection[object], most: int = 5) -> str:
+    """The first items, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(str(item) for item in list(items)[:most]) + more
+
+
+def with_shot_axis(support: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Give support images or features, and masks, their shot axis K where the caller left it out.
 
     Args:
-        feat: ``(B, K, C, H, W)`` or ``(B, C, H, W)``.
-        mask: ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)``.
+        support: ``(B, K, C, H, W)`` or ``(B, C, H, W)``.
+        masks: ``(B, K, Hi, Wi)``, ``(B, K, 1, Hi, Wi)`` or ``(B, Hi, Wi)``.
 
     Returns:
         ``(B, K, C, H, W)`` and ``(B, K, Hi, Wi)``.
     """
-    if isinstance(feat, Tensor) and feat.ndim == 4:
-        feat = feat.unsqueeze(1)
-    if isinstance(mask, Tensor) and mask.ndim == 3:
-        mask = mask.unsqueeze(1)
-    return feat, mask
+    if isinstance(support, Tensor) and support.ndim == 4:
+        support = support.unsqueeze(1)
+    if isinstance(masks, Tensor) and masks.ndim == 3:
+        masks = masks.unsqueeze(1)
+    if isinstance(masks, Tensor) and masks.ndim == 5 and masks.shape[2] == 1:
+        masks = masks.squeeze(2)
+    return support, masks
 
 
 def require(*packages: str, extra: str) -> None:

@@ -1,6 +1,6 @@
 """What every network gives and takes, so that training and evaluation need no network by name."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from torch import Tensor
 
@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
 
 
 class ImageFeatures(NamedTuple):
-    """Features of a picture, made once and used in many episodes.
+    """Features of an image, made once and used in many episodes.
 
     Attributes:
         mid: mid-level feature, ``(B, C, H, W)`` or ``(B, K, C, H, W)``.
@@ -53,19 +53,30 @@ class SupportFeatures(NamedTuple):
     high: Tensor | None = None
     mask: Tensor | None = None
 
+    def expand(self, count: int) -> Self:
+        """The same support set for ``count`` queries: the first axis of every tensor grows from 1, without a copy."""
+
+        def repeat(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.expand(count, *tensor.shape[1:])
+
+        kernels = tuple(each.expand(count, *each.shape[1:]) for each in self.kernels)
+        prototype = self.prototype.expand(count, *self.prototype.shape[1:])
+        return self._replace(prototype=prototype, kernels=kernels, high=repeat(self.high), mask=repeat(self.mask))
+
 
 class FewShotModel(Protocol):
-    """The forward that every network has. Pictures are normalised as the ImageNet weights want them."""
+    """The forward that every network has. Images are normalised as the ImageNet weights want them."""
 
     def __call__(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
         """``(B, 3, Hi, Wi)``, ``(B, K, 3, Hi, Wi)`` and ``(B, K, Hi, Wi)`` in {0, 1, 255}."""
         ...
 
 
-class TwoDoorModel(FewShotModel, Protocol):
-    """A network whose forward can also be walked in steps, so that what is encoded once serves many times.
+class EncodeDecodeModel(FewShotModel, Protocol):
+    """A network whose forward can also be called in steps, so that what is encoded once serves many times.
 
-    What it keeps of a support set is its own affair: `decode` reads what `encode_support` wrote.
+    What it keeps of a support set is up to the network: `decode` reads what `encode_support` returned. A network whose
+    ``reads_support_high`` is False also takes ``encode_image(image, high=False)``.
     """
 
     def encode_image(self, image: Tensor) -> ImageFeatures:

@@ -1,4 +1,4 @@
-"""Pictures from the raw downloads to a score, by the commands that a user types; and data that cannot be used."""
+"""Images from the raw downloads to a score, by the commands that a user types; and data that cannot be used."""
 
 import json
 import re
@@ -21,13 +21,13 @@ SMALL = [
 SOURCE = "--data.source.init_args"
 # The options of a test, and what its protocol must then say.
 TESTS = {
-    "one shot": ([], {"shot": 1, "annotation": "mask", "scales": [], "truth": "original"}),
+    "one shot": ([], {"shot": 1, "annotation": "mask", "scales": [], "target": "original"}),
     "boxes": (["--data.annotation=box"], {"shot": 1, "annotation": "box"}),
-    "scales": (["--data.scales=[49]", "--data.truth=resized"], {"scales": [49], "truth": "resized"}),
+    "scales": (["--data.scales=[49]", "--data.target=resized"], {"scales": [49], "target": "resized"}),
     "five shots": (["--data.shot=5"], {"shot": 5, "annotation": "mask"}),
     "all": (
         ["--data.shot=5", "--model.fusion=vote", "--data.annotation=class_box", "--data.scales=[49]"],
-        {"shot": 5, "annotation": "class_box", "scales": [49], "truth": "original"},
+        {"shot": 5, "annotation": "class_box", "scales": [49], "target": "original"},
     ),
 }
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers, loggers and paths
@@ -78,7 +78,7 @@ def check_replay(folder, recipe, checkpoint, options, result, capsys):
 
 
 def check_protocols(folder, recipe, checkpoint):
-    """Test by every named protocol, with fewer episodes and smaller pictures."""
+    """Test by every named protocol, with fewer episodes and smaller images."""
     for name, protocol in PROTOCOLS.items():
         small = ["--data.test_episodes=2", "--data.size=65", f"--data.scales={[49] * len(protocol.scales)}"]
         arguments = [f"--ckpt_path={checkpoint}", f"--protocol={name}", *small]
@@ -86,7 +86,7 @@ def check_protocols(folder, recipe, checkpoint):
         runs = [run["protocol"] for run in last_result(folder)["runs"]]
         assert [run["seed"] for run in runs] == list(protocol.seeds)
         for run in runs:
-            assert (run["name"], run["draw"], run["truth"]) == (name, protocol.draw, protocol.truth)
+            assert (run["name"], run["sampling"], run["target"]) == (name, protocol.sampling, protocol.target)
             assert run["scales"] == [49] * len(protocol.scales)
 
 
@@ -126,7 +126,7 @@ def test_coco_from_the_download_to_replayed_scores(here, real_data, capsys):
 
 
 def write_classes(root, count):
-    """FSS-1000's layout with three pictures of a class, and the second half of the names in held_out.txt."""
+    """FSS-1000's layout with three images of a class, and the second half of the names in held_out.txt."""
     names = [f"class_{number:03d}" for number in range(count)]
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     mask = np.zeros((24, 24, 3), np.uint8)
@@ -164,9 +164,9 @@ NO_FILES = [f"{SOURCE}.{side}_{kind}=null" for side in ("train", "test") for kin
 @pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [
-        ("coco20i", NO_FILES, r"no annotation file .*instances_(train|val)2014\.json .* no folder of pictures"),
+        ("coco20i", NO_FILES, r"no annotation file .*instances_(train|val)2014\.json .* no folder of images"),
         ("coco20i", [*NO_FILES, f"{SOURCE}.year=2017"], r"no annotation file .*2017\.json(.|\n)*pass year=\"2014\""),
-        ("coco20i", [f"{SOURCE}.{side}_images=masks" for side in ("train", "test")], "272 of its 272 pictures are mis"),
+        ("coco20i", [f"{SOURCE}.{side}_images=masks" for side in ("train", "test")], "272 of its 272 images are mis"),
         ("coco20i", ["--data.shot=5", f"{SOURCE}.classes=[person,airplane,cup]"], r"have fewer: airplane \(4\)\. Add"),
         (
             "pascal5i",

@@ -11,15 +11,15 @@ from matplotlib.image import imread
 
 from dpcn_modules.cli import figures
 from dpcn_modules.cli.main import main
-from dpcn_modules.cli.results import file_hash
 from dpcn_modules.data import Shapes
 from dpcn_modules.evaluation import logits_at_original_size
+from dpcn_modules.evaluation.results import file_hash
 from dpcn_modules.models import build_model
 from dpcn_modules.training import EpisodeDataModule, EpisodeIoU, FewShotTask
 
 RECIPE = Path(__file__).resolve().parents[2] / "examples" / "configs" / "shapes.yaml"
 TINY = [
-    *(f"--config={RECIPE}", "--data.source.init_args.picture_size=32", "--data.size=48"),
+    *(f"--config={RECIPE}", "--data.source.init_args.image_size=32", "--data.size=48"),
     *("--data.test_episodes=12", "--data.workers=0"),
 ]
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice
@@ -126,15 +126,15 @@ def test_sweep_takes_the_weight_from_the_trainings(tmp_path: Path, drawn: list, 
     assert "expected points at two values of kernel_size or more" in capsys.readouterr().err
 
 
-def test_strips_show_what_each_network_says_at_the_pictures_own_size(tmp_path: Path, checkpoints, drawn) -> None:
+def test_strips_show_what_each_network_says_at_the_images_own_size(tmp_path: Path, checkpoints, drawn) -> None:
     named = [f"baseline={checkpoints / 'baseline_small.ckpt'}", f"DPCN={checkpoints / 'dpcn_small.ckpt'}"]
     assert main(["figures", "strips", *TINY, "--checkpoint", *named, "--output", str(tmp_path / "strips")]) == 0
     rows, figure = drawn[0]
-    assert titles(figure) == ["support", "query", "baseline", "DPCN", "truth"]
+    assert titles(figure) == ["support", "query", "baseline", "DPCN", "target"]
     assert imread(tmp_path / "strips.png").shape[2] == 4
     assert (tmp_path / "strips.pdf").read_bytes().startswith(b"%PDF")
 
-    data = EpisodeDataModule(Shapes(0, picture_size=32), size=48, test_episodes=12)
+    data = EpisodeDataModule(Shapes(0, image_size=32), size=48, test_episodes=12)
     dataset = data.test_dataset()
     classes = [dataset.spec(index).class_id for index in range(12)]
     indices = [classes.index(class_id) for class_id in list(dict.fromkeys(classes))[:3]]
@@ -144,7 +144,7 @@ def test_strips_show_what_each_network_says_at_the_pictures_own_size(tmp_path: P
     for row, index in zip(rows, indices, strict=True):
         image, mask = dataset.source.load(dataset.spec(index).query)
         assert torch.equal(row.query_image, image)
-        assert torch.equal(row.truth, (mask == classes[index]).long())
+        assert torch.equal(row.target, (mask == classes[index]).long())
         seen = dataset[index]
         with torch.no_grad():
             logits = model(seen.query_image[None], seen.support_images[None], seen.support_masks[None]).logits[0]
@@ -162,11 +162,11 @@ def test_strips_replay_the_episodes_of_a_file_shot_by_shot(tmp_path: Path, check
     assert main(["episodes", *TINY, *shots, "--data.test_seed=3", f"--output={episodes}"]) == 0
     digest = capsys.readouterr().out.split("hash ")[1].split(":")[0]
     command = ["figures", "strips", *TINY, *shots, "--episodes", episodes, "--indices", "4", "0"]
-    more = ["--model.fusion=or", "--data.scales=[32]", "--data.truth=resized"]
+    more = ["--model.fusion=or", "--data.scales=[32]", "--data.target=resized"]
     checkpoint = f"PFENet={checkpoints / 'pfenet_small.ckpt'}"
     assert main([*command, *more, "--checkpoint", checkpoint, "--output", str(tmp_path / "a.png")]) == 0
     (rows, figure) = drawn[0]
-    assert titles(figure) == ["support 1", "support 2", "query", "PFENet", "truth"]
+    assert titles(figure) == ["support 1", "support 2", "query", "PFENet", "target"]
     assert [row.label.split()[-1] for row in rows] == ["4", "0"]
     for mask in rows[0].support_mask:
         inside = mask.nonzero()
@@ -184,7 +184,7 @@ def test_strips_replay_the_episodes_of_a_file_shot_by_shot(tmp_path: Path, check
 def test_strips_show_the_masks_that_a_test_scores(tmp_path: Path, checkpoints, drawn) -> None:
     file, settings = checkpoints / "baseline_small.ckpt", {"size": 48, "scales": [32], "shot": 2, "test_episodes": 12}
     task = FewShotTask(figures.load_model(file), fusion="average")
-    data = EpisodeDataModule(Shapes(0, picture_size=32), **settings)
+    data = EpisodeDataModule(Shapes(0, image_size=32), **settings)
     Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(task, data, verbose=False)
     command = ["figures", "strips", *TINY, "--data.shot=2", "--data.scales=[32]", "--model.fusion=average"]
     indices = [str(index) for index in range(12)]
@@ -193,7 +193,7 @@ def test_strips_show_the_masks_that_a_test_scores(tmp_path: Path, checkpoints, d
     metric, dataset = EpisodeIoU(), data.test_dataset()
     for index, row in enumerate(drawn[0][0]):
         class_id = torch.tensor([dataset.spec(index).class_id])
-        metric.update(row.prediction["A"][None], row.truth[None], class_id)
+        metric.update(row.prediction["A"][None], row.target[None], class_id)
     assert metric.compute().miou.item() == pytest.approx(task.test_score.miou.item())
 
 
@@ -204,7 +204,7 @@ def test_activations_show_the_maps_of_a_network_on_the_query(tmp_path: Path, che
         main(["figures", "activations", *TINY, "--checkpoint", checkpoint, "--indices", "1", "--output", output]) == 0
     )
     ((row,), figure) = drawn[0]
-    assert titles(figure) == ["support", "query", "5x1", "3x3", "1x5", "$M_0$", "$M_r$", "DPCN", "truth"]
+    assert titles(figure) == ["support", "query", "5x1", "3x3", "1x5", "$M_0$", "$M_r$", "DPCN", "target"]
     assert row.activation_maps.shape == (3, 32, 32)
     torch.testing.assert_close(row.initial_mask, row.activation_maps.mean(0), atol=1e-5, rtol=0)
     assert row.refined_mask.shape == (32, 32)

@@ -89,9 +89,9 @@ def test_bases_are_looked_for_beside_the_recipe_that_names_them(write, tmp_path,
         ({"trainer": {"max_epoch": 3}}, ValueError, "Did you mean 'max_epochs'"),
         ({"last": {"every_n_train_step": 3}}, ValueError, "Did you mean 'every_n_train_steps'"),
         (
-            {"data": {"source": {"class_path": SHAPES, "init_args": {"picturesize": 3}}}},
+            {"data": {"source": {"class_path": SHAPES, "init_args": {"imagesize": 3}}}},
             ValueError,
-            f"argument of {SHAPES}``: .*Did you mean 'picture_size'",
+            f"argument of {SHAPES}``: .*Did you mean 'image_size'",
         ),
     ],
 )
@@ -142,7 +142,7 @@ def test_fit_reads_the_merged_recipe_under_further_configs_and_the_command_line(
         seen.append(cli.config.fit)
         raise SystemExit
 
-    monkeypatch.setattr(recipes.RecipeCLI, "instantiate_classes", stop)
+    monkeypatch.setattr(recipes.ConfigCLI, "instantiate_classes", stop)
     write(
         over=f"{{base: '{CONFIGS / 'shapes.yaml'}', paper: {{row: x}}, model: {{lr: 5e-4}}, data: {{shot: 2}}}}",
         further={"data": {"shot": 3, "batch_size": 7}},

@@ -12,8 +12,8 @@ from scipy.io import savemat
 
 from dpcn_modules.cli import prepare
 from dpcn_modules.cli.main import main
-from dpcn_modules.data.folds import COCO_CLASSES
-from dpcn_modules.data.prepare_pascal import FULL
+from dpcn_modules.data.datasets.folds import COCO_CLASSES
+from dpcn_modules.data.datasets.prepare_pascal import FULL
 
 LISTS = Path("ImageSets", "Segmentation")
 NUMBERS = {
@@ -24,7 +24,7 @@ NUMBERS = {
 
 @pytest.fixture
 def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """VOC with a training and a test picture, SBD with three more, whose numbers count as the full ones."""
+    """VOC with a training and a test image, SBD with three more, whose numbers count as the full ones."""
     for folder in ("voc/JPEGImages", "voc/SegmentationClass", f"voc/{LISTS}", "sbd/cls"):
         (tmp_path / folder).mkdir(parents=True)
     mask = np.full((4, 6), 3, np.uint8)
@@ -90,7 +90,7 @@ def test_partial_download_is_reported_and_the_status_is_1(downloads: Path, capsy
     assert run(downloads) == 1
     printed = capsys.readouterr().out
     assert "  pfenet                2 of 3 (partial download? missing: c); sha256 " in printed
-    assert "\nmissing\n  pictures  1 of 5 are not in " in printed
+    assert "\nmissing\n  images  1 of 5 are not in " in printed
 
 
 def test_list_that_is_too_long_is_no_partial_download(
@@ -159,11 +159,11 @@ def test_unknown_data_set_is_an_error(capsys: pytest.CaptureFixture[str]) -> Non
 
 COUNTS = {"person": 6, "airplane": 2, "bicycle": 1}
 IDS = [each for each in range(1, 91) if each not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
-FOLDS_TITLE = "test pictures (interleaved folds; a class counts from 2048 px on)"
+FOLDS_TITLE = "test images (interleaved folds; a class counts from 2048 px on)"
 
 
 def coco_content(prefix: str) -> dict[str, list[dict[str, Any]]]:
-    """Pictures of 50 x 60 pixels, each with one instance of 2100 pixels."""
+    """Images of 50 x 60 pixels, each with one instance of 2100 pixels."""
     names = [name for name, count in COUNTS.items() for _ in range(count)]
     images = [{"id": i, "file_name": f"{prefix}{i:012d}.jpg", "width": 60, "height": 50} for i in range(len(names))]
     outline = [[0, 0, 60, 0, 60, 35, 0, 35]]
@@ -177,7 +177,7 @@ def coco_content(prefix: str) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture
 def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """COCO 2014 with nine pictures in either split, which count as the full number."""
+    """COCO 2014 with nine images in either split, which count as the full number."""
     root = tmp_path / "coco"
     (root / "annotations").mkdir(parents=True)
     for name in ("train2014", "val2014"):
@@ -212,10 +212,10 @@ def test_prepare_coco_names_the_test_classes_that_five_shots_cannot_take(
 ) -> None:
     assert run_coco(coco) == 0
     folds = rows(capsys, FOLDS_TITLE)
-    start = "8 pictures of 20 classes; 5 shots need 6 pictures of a class, fewer have airplane (2), "
+    start = "8 images of 20 classes; 5 shots need 6 images of a class, fewer have airplane (2), "
     assert folds["fold 0"].startswith(start)
     assert "person" not in folds["fold 0"]
-    assert folds["fold 1"].startswith("1 pictures of 20 classes; ")
+    assert folds["fold 1"].startswith("1 images of 20 classes; ")
     assert "bicycle (1), " in folds["fold 1"]
     assert list(folds) == ["fold 0", "fold 1", "fold 2", "fold 3"]
 
@@ -225,7 +225,7 @@ def test_prepare_coco_takes_one_file_an_overlap_rule_and_a_cache(
 ) -> None:
     given = ["--annotations", "annotations/instances_train2014.json", "--images", str(coco / "train2014")]
     assert run_coco(coco, *given, "--overlap", "annotation_order", "--cache", str(coco.parent / "kept")) == 0
-    assert rows(capsys, "found") == {"instances_train2014.json": "9 pictures with objects"}
+    assert rows(capsys, "found") == {"instances_train2014.json": "9 images with objects"}
     (folder,) = (coco.parent / "kept").iterdir()
     assert folder.name.startswith("masks_annotation_order_")
     assert not list(coco.glob("masks_*"))
@@ -237,8 +237,8 @@ def test_coco_file_of_another_length_than_published_gives_status_1(
     monkeypatch.setitem(prepare.COCO_FULL, "2014", {"train": 10, "test": 9})  # type: ignore[arg-type]
     assert run_coco(coco) == 1
     assert rows(capsys, "found") == {
-        "instances_train2014.json": "9 pictures with objects of 10 (not the published file?)",
-        "instances_val2014.json": "9 pictures with objects of 9",
+        "instances_train2014.json": "9 images with objects of 10 (not the published file?)",
+        "instances_val2014.json": "9 images with objects of 9",
     }
 
 
@@ -249,7 +249,7 @@ def test_coco_split_that_is_not_there_whole_is_reported_while_the_other_is_made(
     assert run_coco(coco) == 1
     printed = capsys.readouterr().out
     assert "missing\n  instances_train2014.json  " in printed
-    assert "1 of its 9 pictures are missing: COCO_train2014_000000000004.jpg" in printed
+    assert "1 of its 9 images are missing: COCO_train2014_000000000004.jpg" in printed
     assert "made\n  instances_val2014.json  9 masks: 9 drawn" in printed
 
 
@@ -264,14 +264,14 @@ def test_masks_of_coco_are_shown_as_they_are_drawn_on_a_terminal(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--year", "2017"], "there is no annotation file .*instances_train2017.json.*no folder of pictures"),
+        (["--year", "2017"], "there is no annotation file .*instances_train2017.json.*no folder of images"),
         (["--annotations", "annotations/instances_val2014.json"], "``--annotations`` and ``--images`` go together"),
         (["--images", "val2014"], "``--annotations`` and ``--images`` go together"),
         (["--annotations", "val2014.zip", "--images", "val2014"], "there is no annotation file .*val2014.zip"),
         (["--cache", "none"], "``--cache``: expected a folder, got 'none'"),
         (
             ["--annotations", "annotations/instances_val2014.json", "--images", "train2014"],
-            "instances_val2014.json does not match the pictures in .*train2014: 9 of its 9 pictures are missing",
+            "instances_val2014.json does not match the images in .*train2014: 9 of its 9 images are missing",
         ),
     ],
 )
@@ -285,7 +285,7 @@ def test_wrong_arguments_of_prepare_coco_are_one_error_and_the_status_is_2(
     assert printed.out == ""
 
 
-@pytest.mark.parametrize("cut", ["annotations", "pictures", "size"])
+@pytest.mark.parametrize("cut", ["annotations", "images", "size"])
 def test_coco_file_that_cannot_be_drawn_is_one_error_and_the_status_is_2(
     coco: Path, capsys: pytest.CaptureFixture[str], cut: str
 ) -> None:
@@ -293,13 +293,13 @@ def test_coco_file_that_cannot_be_drawn_is_one_error_and_the_status_is_2(
     if cut == "annotations":
         annotations.write_text(annotations.read_text()[:-5], encoding="utf-8")
         message = "instances_val2014.json: is not a json file .* it may be cut: fetch it again"
-    elif cut == "pictures":
+    elif cut == "images":
         for folder in ("train2014", "val2014"):
             next((coco / folder).iterdir()).unlink()
-        message = "does not match the pictures in .*: 1 of its 9 pictures are missing"
+        message = "does not match the images in .*: 1 of its 9 images are missing"
     else:
         Image.new("RGB", (50, 60)).save(coco / "val2014" / "COCO_val2014_000000000002.jpg")
-        message = "1 of its 9 pictures have another size: COCO_val2014_000000000002.jpg is 50 x 60"
+        message = "1 of its 9 images have another size: COCO_val2014_000000000002.jpg is 50 x 60"
     assert run_coco(coco) == 2
     printed = capsys.readouterr()
     assert re.search(message, printed.err)

@@ -10,7 +10,7 @@ from dpcn_modules.training import EpisodeDataModule
 
 
 def test_the_field_s_episodes_and_seeds():
-    facts = {name: (each.episodes, each.seeds, each.draw, each.truth) for name, each in PROTOCOLS.items()}
+    facts = {name: (each.episodes, each.seeds, each.draw, each.target) for name, each in PROTOCOLS.items()}
     assert facts["pfenet"] == (5000, (321,), "image", "original")
     assert facts["pfenet_coco"][0] == 20000
     assert facts["hsnet"][:3] == (1000, (0,), "class")
@@ -27,7 +27,7 @@ def test_the_data_module_takes_the_settings_of_a_protocol(name):
     line = str(data.protocol())
     assert line.startswith(f"{name}: shapes fold 0 test")
     assert f"{PROTOCOLS[name].episodes} episodes, seed {PROTOCOLS[name].seeds[0]}" in line
-    assert f"scored at {PROTOCOLS[name].truth} size" in line
+    assert f"scored at {PROTOCOLS[name].target} size" in line
 
 
 def test_every_protocol_has_an_id_of_its_own():

@@ -1,4 +1,4 @@
-"""`dpcn segment`: masks and overlays of every picture that can be read, and no file of the user's replaced."""
+"""`dpcn segment`: masks and overlays of every image that can be read, and no file of the user's replaced."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dpcn_modules.cli import segment
-from dpcn_modules.data.images import load_image, load_mask
+from dpcn_modules.data.io import load_image, load_mask
 from dpcn_modules.models import build_model
 from dpcn_modules.segmenter import FewShotSegmenter
 from dpcn_modules.viz import overlay
@@ -27,11 +27,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two support pictures with masks (one black and white, one of class ids), and three queries."""
+    """Two support images with masks (one black and white, one of class ids), and three queries."""
     rng = np.random.default_rng(0)
-    pictures = {"cup.png": (40, 50), "mug.png": (30, 60), "queries/a.jpg": (48, 80), "queries/b.PNG": (70, 33)}
+    images = {"cup.png": (40, 50), "mug.png": (30, 60), "queries/a.jpg": (48, 80), "queries/b.PNG": (70, 33)}
     (tmp_path / "queries").mkdir()
-    for name, size in pictures.items():
+    for name, size in images.items():
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / name)
     for name, size, value in (
         ("cup_mask.png", (40, 50), 255),
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
         mask = np.zeros(size, dtype=np.uint8)
         mask[10:20, 10:30] = value
         Image.fromarray(mask).save(tmp_path / name)
-    (tmp_path / "queries" / "notes.txt").write_text("no picture")
+    (tmp_path / "queries" / "notes.txt").write_text("no image")
     return tmp_path
 
 
@@ -61,7 +61,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_segment_writes_mask_and_overlay_of_every_picture_in_a_folder(
+def test_segment_writes_mask_and_overlay_of_every_image_in_a_folder(
     checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(checkpoint, folder) == 0
@@ -70,13 +70,13 @@ def test_segment_writes_mask_and_overlay_of_every_picture_in_a_folder(
     segmenter.set_support(folder / "cup.png", folder / "cup_mask.png")
     lines = capsys.readouterr().out.splitlines()
     for line, query in zip(lines, ("a.jpg", "b.PNG"), strict=True):
-        picture = load_image(folder / "queries" / query)
-        expected = segmenter.segment(picture)
+        image = load_image(folder / "queries" / query)
+        expected = segmenter.segment(image)
         stem = folder / "out" / query[0]
         assert torch.equal(load_mask(stem.with_suffix(".png")), 255 * expected)
         painted = load_image(f"{stem}_overlay.jpg").float()
-        assert painted.shape == picture.shape
-        assert (painted - overlay(picture, expected)).abs().mean() < 10  # JPEG
+        assert painted.shape == image.shape
+        assert (painted - overlay(image, expected)).abs().mean() < 10  # JPEG
         assert line == f"{folder / 'queries' / query}: {expected.float().mean():.1%} foreground -> {stem}.png"
 
 
@@ -111,7 +111,7 @@ def test_segment_uses_the_asked_size(checkpoint: Path, folder: Path) -> None:
     assert torch.equal(load_mask(folder / "out" / "a.png"), 255 * segmenter.segment(folder / "queries" / "a.jpg"))
 
 
-def test_broken_picture_is_named_the_others_are_done_and_the_status_is_1(
+def test_broken_image_is_named_the_others_are_done_and_the_status_is_1(
     checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = (folder / "queries" / "a.jpg").read_bytes()
@@ -121,7 +121,7 @@ def test_broken_picture_is_named_the_others_are_done_and_the_status_is_1(
     errors = capsys.readouterr().err
     assert "skipped: " in errors
     assert "aa.jpg: cannot be decoded" in errors
-    assert "1 of 3 pictures could not be read" in errors
+    assert "1 of 3 images could not be read" in errors
 
 
 def test_missing_query_is_named_and_the_status_is_1(
@@ -146,7 +146,7 @@ def test_segment_never_replaces_a_file_beside_the_queries(checkpoint: Path, fold
     assert len(files(folder / "queries")) == 4
 
 
-def test_segment_never_replaces_a_support_picture(checkpoint: Path, folder: Path) -> None:
+def test_segment_never_replaces_a_support_image(checkpoint: Path, folder: Path) -> None:
     (folder / "queries" / "a.jpg").rename(folder / "queries" / "cup.jpg")
     before = (folder / "cup.png").read_bytes()
     with pytest.raises(ValueError, match=r"cup.png would be replaced"):
@@ -168,9 +168,9 @@ def test_queries_whose_results_have_one_name_are_an_error_before_anything_is_wri
     assert not (folder / "out").exists()
 
 
-def test_query_folder_without_pictures_is_an_error(checkpoint: Path, folder: Path) -> None:
+def test_query_folder_without_images_is_an_error(checkpoint: Path, folder: Path) -> None:
     (folder / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"``--query``: no pictures \(.jpg, .*\) in the folder .*empty"):
+    with pytest.raises(FileNotFoundError, match=r"``--query``: no images \(.jpg, .*\) in the folder .*empty"):
         run(checkpoint, folder, query="empty")
 
 
@@ -187,12 +187,12 @@ def test_missing_checkpoint_is_an_error(folder: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_segment_does_real_pictures_by_a_voc_mask(checkpoint: Path, tmp_path: Path, real_data: Path) -> None:
+def test_segment_does_real_images_by_a_voc_mask(checkpoint: Path, tmp_path: Path, real_data: Path) -> None:
     voc = real_data / "voc2012_subset"
     shot, query = (voc / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:2]
     mask = voc / "SegmentationClass" / f"{shot}.png"
     class_id = next(value for value in load_mask(mask).unique().tolist() if value not in (0, 255))
-    picture = voc / "JPEGImages" / f"{query}.jpg"
+    image = voc / "JPEGImages" / f"{query}.jpg"
     shots = ["--support", voc / "JPEGImages" / f"{shot}.jpg", "--mask", mask, "--class-id", str(class_id)]
-    assert run(checkpoint, tmp_path, *shots, "--query", picture) == 0
-    assert load_mask(tmp_path / "out" / f"{query}.png").shape == load_image(picture).shape[1:]
+    assert run(checkpoint, tmp_path, *shots, "--query", image) == 0
+    assert load_mask(tmp_path / "out" / f"{query}.png").shape == load_image(image).shape[1:]

@@ -14,7 +14,7 @@ from dpcn_modules.cli import table_runs
 from dpcn_modules.cli.inherit import merge, read_file, resolve
 from dpcn_modules.cli.main import main
 from dpcn_modules.cli.paper_tables import Row, place, read_table
-from dpcn_modules.models.build import settings_of
+from dpcn_modules.models.factory import settings_of
 from dpcn_modules.training import FewShotTask
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
@@ -24,7 +24,7 @@ ROWS: list[Row] = [
 ]
 NAMES = [f"{row.table}-{row.path.stem}" for row in ROWS]
 # What two rows that share their training may differ in.
-OF_A_TEST = {"model": {"fusion"}, "data": {"shot", "scales", "truth", "annotation", "test_episodes", "test_seed"}}
+OF_A_TEST = {"model": {"fusion"}, "data": {"shot", "scales", "target", "annotation", "test_episodes", "test_seed"}}
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers, loggers and paths
 
 
@@ -76,7 +76,7 @@ def test_no_two_rows_train_or_test_the_same_twice():
 def test_rows_say_what_the_paper_says():
     full = resolve(row_named("1-dpcn_r50_1shot").path)
     assert full == resolve(CONFIGS / "pascal5i.yaml")
-    assert (full["data"]["size"], full["data"]["scales"], full["data"].get("truth", "original")) == (
+    assert (full["data"]["size"], full["data"]["scales"], full["data"].get("target", "original")) == (
         *(473, [641]),
         "original",
     )
@@ -96,7 +96,7 @@ def test_rows_say_what_the_paper_says():
     for name, test in {
         **{f"7-{fusion}": {"model": {"fusion": fusion}, "data": {"shot": 5}} for fusion in ("vote", "average", "or")},
         "A3-pascal_r50_single": {"data": {"scales": []}},
-        "A5-resized_5shot": {"data": {"truth": "resized", "shot": 5}},
+        "A5-resized_5shot": {"data": {"target": "resized", "shot": 5}},
         "A2-dpcn_box": {"data": {"annotation": "box"}},
     }.items():
         assert resolve(row_named(name).path) == merge(full, test)
@@ -114,8 +114,8 @@ COCO_FILES = {
 
 
 def shrunk(recipe, real_data, cache):
-    """A recipe for a small network that sees one small picture of fold 2 at a time."""
-    family, plug = recipe["model"]["network"].split("_")[0], recipe["model"]["network"].endswith("_dcm")
+    """A recipe for a small network that sees one small image of fold 2 at a time."""
+    family, adapter = recipe["model"]["network"].split("_")[0], recipe["model"]["network"].endswith("_dcm")
     changes = {key: value for key, value in recipe["model"]["changes"].items() if key != "weights"}
     data = {**recipe["data"], "size": 33, "scales": [41] * len(recipe["data"].get("scales", ()))}
     if data["source"]["class_path"].endswith("Coco20i"):
@@ -123,7 +123,7 @@ def shrunk(recipe, real_data, cache):
     else:
         source = {"root": str(real_data / "voc2012_subset"), "classes": ["cat", "sheep", "sofa", "dog", "horse"]}
     small = {
-        "model": {"network": f"{family}_small{'_dcm' * plug}"},
+        "model": {"network": f"{family}_small{'_dcm' * adapter}"},
         "data": {"source": {"init_args": source}, "batch_size": 1, "episodes_per_epoch": 1, "workers": 0},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "num_sanity_val_steps": 0},
     }
@@ -169,8 +169,8 @@ def test_every_row_trains_a_step_and_tests_an_episode(real_data, small_tables, c
         recipe = resolve(row.path)
         result = json.loads((place(runs, small_tables, row.tested, 2) / "test.json").read_text())
         protocol = result["runs"][0]["protocol"]
-        asked = {"annotation": "mask", "shot": 1, "truth": "original", "scales": [], **recipe["data"]}
-        assert all(protocol[key] == asked[key] for key in ("annotation", "shot", "truth", "scales"))
+        asked = {"annotation": "mask", "shot": 1, "target": "original", "scales": [], **recipe["data"]}
+        assert all(protocol[key] == asked[key] for key in ("annotation", "shot", "target", "scales"))
         assert result["fusion"] == recipe["model"].get("fusion", "concat")
         assert result["recipe"]["name"] == recipe["model"]["network"]
         checkpoint = torch.load(result["checkpoint"]["file"], weights_only=True)
@@ -182,7 +182,7 @@ TINY = {
     "base": str(CONFIGS / "shapes.yaml"),
     "data": {
         **{"size": 32, "batch_size": 2, "episodes_per_epoch": 6, "val_episodes": 2, "test_episodes": 2, "workers": 0},
-        **{"source": {"init_args": {"picture_size": 32}}, "train_transform": {"init_args": {"size": 32}}},
+        **{"source": {"init_args": {"image_size": 32}}, "train_transform": {"init_args": {"size": 32}}},
     },
     "trainer": {"max_epochs": 1, "enable_progress_bar": False, "enable_model_summary": False},
     "paper": {"table": "T", "row": "one shot", "order": 1, "miou": 50.0, "fb_iou": 60.0, "folds": [49, 50, 50, 51]},

@@ -22,19 +22,19 @@ def paint(classes: Sequence[int], *, number: int, size: tuple[int, int] = (60, 8
     return mask
 
 
-def write_voc_picture(root: Path, name: str, classes: Sequence[int], number: int, masks: str) -> None:
-    """One picture and its palette mask."""
+def write_voc_image(root: Path, name: str, classes: Sequence[int], number: int, masks: str) -> None:
+    """One image and its palette mask."""
     mask = paint(classes, number=number)
     noise = np.random.default_rng(number).integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / "JPEGImages" / f"{name}.jpg")
-    picture = Image.fromarray(mask)
-    picture.putpalette([(37 * i) % 256 for i in range(768)])
-    picture.save(root / masks / f"{name}.png")
+    image = Image.fromarray(mask)
+    image.putpalette([(37 * i) % 256 for i in range(768)])
+    image.save(root / masks / f"{name}.png")
 
 
 @pytest.fixture
 def make_voc(tmp_path: Path) -> VocMaker:
-    """Writes a VOC folder: ``train`` pictures with two classes each, ``val`` with one, every class thrice."""
+    """Writes a VOC folder: ``train`` images with two classes each, ``val`` with one, every class thrice."""
 
     def make(masks: str = "SegmentationClassAug") -> Path:
         root = tmp_path / "VOC2012"
@@ -45,7 +45,7 @@ def make_voc(tmp_path: Path) -> VocMaker:
             first, second = number % 20 + 1, (number + 7) % 20 + 1
             for list_name, classes in (("trainaug", (first, second)), ("val", (first,))):
                 name = f"{list_name}_{number:03d}"
-                write_voc_picture(root, name, classes, number, masks)
+                write_voc_image(root, name, classes, number, masks)
                 names[list_name].append(name)
         for list_name, ids in names.items():
             (root / LISTS / f"{list_name}.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")
@@ -62,7 +62,7 @@ def voc(make_voc: VocMaker) -> Path:
 
 @pytest.fixture
 def class_folders(tmp_path: Path) -> Path:
-    """Four classes of four pictures: bowl and cup in FSS-1000's layout, fork and knife with ``_mask``."""
+    """Four classes of four images: bowl and cup in FSS-1000's layout, fork and knife with ``_mask``."""
     root = tmp_path / "table"
     for class_number, name in enumerate(("bowl", "cup", "fork", "knife")):
         (root / name).mkdir(parents=True)
@@ -78,7 +78,7 @@ def class_folders(tmp_path: Path) -> Path:
 
 
 class MemorySource:
-    """Pictures in memory: the classes of each are given, tiny ones (below the area rule) apart."""
+    """Images in memory: the classes of each are given, tiny ones (below the area rule) apart."""
 
     name = "memory"
 
@@ -86,23 +86,23 @@ class MemorySource:
         self._counted = counted
         self._tiny = tiny or [set() for _ in counted]
         self.class_names = {each: f"class {each}" for each in sorted(set().union(*counted, *self._tiny))}
-        self.pictures = [picture for picture, classes in enumerate(counted) if classes]
+        self.images = [image for image, classes in enumerate(counted) if classes]
         self.reads = 0
 
-    def pictures_of(self, class_id: int) -> list[int]:
-        return [picture for picture, classes in enumerate(self._counted) if class_id in classes]
+    def images_of(self, class_id: int) -> list[int]:
+        return [image for image, classes in enumerate(self._counted) if class_id in classes]
 
-    def classes_of(self, picture: int) -> list[int]:
-        return sorted(self._counted[picture] | self._tiny[picture])
+    def classes_of(self, image: int) -> list[int]:
+        return sorted(self._counted[image] | self._tiny[image])
 
-    def picture_name(self, picture: int) -> str:
-        return f"picture {picture}"
+    def image_name(self, image: int) -> str:
+        return f"image {image}"
 
-    def load(self, picture: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def load(self, image: int) -> tuple[torch.Tensor, torch.Tensor]:
         self.reads += 1
-        height, width = 40 + picture, 50
+        height, width = 40 + image, 50
         mask = torch.zeros(height, width, dtype=torch.uint8)
-        for position, class_id in enumerate(self.classes_of(picture)):
+        for position, class_id in enumerate(self.classes_of(image)):
             mask[5:25, 15 * position : 15 * position + 12] = class_id
         mask[-1] = 255
         return (mask * 10).expand(3, -1, -1).contiguous(), mask
@@ -110,7 +110,7 @@ class MemorySource:
 
 @pytest.fixture
 def source() -> MemorySource:
-    """Twelve pictures; class 1 in eight, class 2 in six, class 3 in four, tiny class 3 in two more."""
+    """Twelve images; class 1 in eight, class 2 in six, class 3 in four, tiny class 3 in two more."""
     counted = [{1}, {1, 2}, {1}, {1, 2}, {1, 3}, {1, 2}, {1}, {1, 3}, {2}, {2, 3}, {2}, {3}]
     tiny = [set() for _ in counted]
     tiny[0], tiny[2] = {3}, {3}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpcn_modules.data.images import load_image, load_mask
+from dpcn_modules.data.io import load_image, load_mask
 from dpcn_modules.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform, TrainTransform, denormalise
 
 STILL = {"scale": (1.0, 1.0), "rotation_p": 0.0, "blur_p": 0.0, "flip_p": 0.0}
@@ -26,7 +26,7 @@ def square(height: int, width: int, top: int, left: int, side: int) -> torch.Ten
 
 
 def colour_of(mask: torch.Tensor) -> torch.Tensor:
-    """A picture that shows its own mask: white where it is 1, black elsewhere."""
+    """An image that shows its own mask: white where it is 1, black elsewhere."""
     return ((mask == 1) * 255).to(torch.uint8).expand(3, -1, -1)
 
 
@@ -42,18 +42,18 @@ def test_train_transform_gives_square_float_image_and_int_mask(size: tuple[int, 
 
 
 def test_train_transform_does_nothing_but_normalise_when_all_is_switched_off() -> None:
-    picture, target = noise(40, 40), square(40, 40, 5, 9, 12)
-    image, mask = TrainTransform(size=40, **STILL)(picture, target)
+    image, target = noise(40, 40), square(40, 40, 5, 9, 12)
+    image, mask = TrainTransform(size=40, **STILL)(image, target)
     mean, std = (torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
-    torch.testing.assert_close(image, (picture / 255 - mean) / std)
+    torch.testing.assert_close(image, (image / 255 - mean) / std)
     assert torch.equal(mask, target.to(torch.int64))
 
 
 def test_train_transform_leaves_its_inputs_alone() -> None:
-    picture, target = noise(40, 50), square(40, 50, 5, 9, 12)
-    kept = picture.clone(), target.clone()
-    TrainTransform(size=32)(picture, target)
-    assert torch.equal(picture, kept[0])
+    image, target = noise(40, 50), square(40, 50, 5, 9, 12)
+    kept = image.clone(), target.clone()
+    TrainTransform(size=32)(image, target)
+    assert torch.equal(image, kept[0])
     assert torch.equal(target, kept[1])
 
 
@@ -81,11 +81,11 @@ def test_rotation_pads_image_with_mean_colour_and_mask_with_void() -> None:
     white = torch.full((3, 80, 80), 255, dtype=torch.uint8)
     transform = TrainTransform(size=80, **{**STILL, "rotation_p": 1.0})
     image, mask = transform(white, torch.zeros(80, 80, dtype=torch.uint8))
-    picture = denormalise(image)
+    image = denormalise(image)
     assert mask[0, 0] == 255
-    assert torch.equal(picture[:, 0, 0], MEAN_COLOUR)
+    assert torch.equal(image[:, 0, 0], MEAN_COLOUR)
     assert mask[40, 40] == 0
-    assert torch.equal(picture[:, 40, 40], white[:, 40, 40])
+    assert torch.equal(image[:, 40, 40], white[:, 40, 40])
 
 
 def test_rotation_stays_within_its_degrees() -> None:
@@ -105,27 +105,27 @@ def test_rotation_stays_within_its_degrees() -> None:
 
 
 def test_blur_touches_the_image_only() -> None:
-    picture, target = noise(40, 40), square(40, 40, 5, 9, 12)
-    image, mask = TrainTransform(size=40, **{**STILL, "blur_p": 1.0})(picture, target)
+    image, target = noise(40, 40), square(40, 40, 5, 9, 12)
+    image, mask = TrainTransform(size=40, **{**STILL, "blur_p": 1.0})(image, target)
     assert torch.equal(mask, target.to(torch.int64))
-    assert denormalise(image).float().std() < 0.5 * picture.float().std()
+    assert denormalise(image).float().std() < 0.5 * image.float().std()
 
 
 def test_flip_mirrors_both() -> None:
-    picture, target = noise(40, 40), square(40, 40, 5, 9, 12)
-    image, mask = TrainTransform(size=40, **{**STILL, "flip_p": 1.0})(picture, target)
-    assert torch.equal(denormalise(image), picture.flip(-1))
+    image, target = noise(40, 40), square(40, 40, 5, 9, 12)
+    image, mask = TrainTransform(size=40, **{**STILL, "flip_p": 1.0})(image, target)
+    assert torch.equal(denormalise(image), image.flip(-1))
     assert torch.equal(mask, target.flip(-1).to(torch.int64))
 
 
-def test_crop_pads_smaller_pictures_on_all_sides() -> None:
-    picture, target = noise(10, 21), torch.zeros(10, 21, dtype=torch.uint8)
-    image, mask = TrainTransform(size=30, **STILL)(picture, target)
+def test_crop_pads_smaller_images_on_all_sides() -> None:
+    image, target = noise(10, 21), torch.zeros(10, 21, dtype=torch.uint8)
+    image, mask = TrainTransform(size=30, **STILL)(image, target)
     inside = torch.zeros(30, 30, dtype=torch.bool)
     inside[10:20, 4:25] = True
     restored = denormalise(image)
     assert torch.equal(mask, torch.where(inside, 0, 255))
-    assert torch.equal(restored[:, 10:20, 4:25], picture)
+    assert torch.equal(restored[:, 10:20, 4:25], image)
     assert bool((restored[:, ~inside] == MEAN_COLOUR[:, None]).all())
 
 
@@ -158,15 +158,15 @@ def test_crop_takes_the_fullest_draw_when_the_target_is_larger_than_the_crop() -
 
 
 def test_train_transform_draws_from_torch_global_generator_only() -> None:
-    picture, target = noise(90, 70), square(90, 70, 20, 20, 20)
+    image, target = noise(90, 70), square(90, 70, 20, 20, 20)
     transform = TrainTransform(size=48)
     results = []
     for numpy_seed in (0, 1):
         np.random.seed(numpy_seed)
         torch.manual_seed(5)
-        results.append(transform(picture, target))
+        results.append(transform(image, target))
     torch.manual_seed(6)
-    other = transform(picture, target)
+    other = transform(image, target)
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
     assert not torch.equal(results[0][0], other[0])
@@ -174,7 +174,7 @@ def test_train_transform_draws_from_torch_global_generator_only() -> None:
 
 def test_train_transform_gives_the_same_bits_for_any_number_of_threads() -> None:
     """Loader workers run with one thread, the main process with several."""
-    picture, target = noise(375, 500), square(375, 500, 100, 100, 99)
+    image, target = noise(375, 500), square(375, 500, 100, 100, 99)
     transform = TrainTransform(size=321, rotation_p=1.0, blur_p=1.0)
     before = torch.get_num_threads()
     images = []
@@ -182,7 +182,7 @@ def test_train_transform_gives_the_same_bits_for_any_number_of_threads() -> None
         try:
             torch.set_num_threads(threads)
             torch.manual_seed(0)
-            images.append(transform(picture, target)[0])
+            images.append(transform(image, target)[0])
         finally:
             torch.set_num_threads(before)
     assert torch.equal(images[0], images[1])
@@ -190,8 +190,8 @@ def test_train_transform_gives_the_same_bits_for_any_number_of_threads() -> None
 
 @pytest.mark.parametrize(("height", "width"), [(20, 40), (40, 20), (30, 30), (300, 7)])
 def test_test_transform_keeps_aspect_and_lies_top_left(height: int, width: int) -> None:
-    picture = torch.full((3, height, width), 255, dtype=torch.uint8)
-    image, mask = TestTransform(size=60)(picture, torch.ones(height, width, dtype=torch.uint8))
+    image = torch.full((3, height, width), 255, dtype=torch.uint8)
+    image, mask = TestTransform(size=60)(image, torch.ones(height, width, dtype=torch.uint8))
     scale = 60 / max(height, width)
     inside = torch.zeros(60, 60, dtype=torch.bool)
     inside[: round(scale * height), : round(scale * width)] = True
@@ -203,23 +203,23 @@ def test_test_transform_keeps_aspect_and_lies_top_left(height: int, width: int) 
 
 def test_test_transform_is_the_same_every_time() -> None:
     transform = pickle.loads(pickle.dumps(TestTransform(size=50)))
-    picture, target = noise(70, 90), square(70, 90, 10, 10, 30)
+    image, target = noise(70, 90), square(70, 90, 10, 10, 30)
     torch.manual_seed(0)
-    first = transform(picture, target)
+    first = transform(image, target)
     torch.manual_seed(1)
-    second = transform(picture, target)
+    second = transform(image, target)
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
 
 
 def test_denormalise_restores_every_value() -> None:
-    picture = noise(64, 64)
-    image, _ = TestTransform(size=64)(picture, torch.zeros(64, 64, dtype=torch.uint8))
-    assert torch.equal(denormalise(image), picture)
-    assert torch.equal(denormalise(torch.stack([image, image])), torch.stack([picture, picture]))
+    image = noise(64, 64)
+    image, _ = TestTransform(size=64)(image, torch.zeros(64, 64, dtype=torch.uint8))
+    assert torch.equal(denormalise(image), image)
+    assert torch.equal(denormalise(torch.stack([image, image])), torch.stack([image, image]))
 
 
-def test_denormalise_clamps_what_no_picture_can_hold() -> None:
+def test_denormalise_clamps_what_no_image_can_hold() -> None:
     assert denormalise(torch.full((3, 1, 1), 99.0)).tolist() == [[[255]]] * 3
     assert denormalise(torch.full((3, 1, 1), -99.0)).tolist() == [[[0]]] * 3
 
@@ -242,14 +242,14 @@ def test_transforms_reject_settings_out_of_range() -> None:
 
 
 @pytest.mark.real_data
-def test_transforms_take_a_real_picture(real_data: Path) -> None:
+def test_transforms_take_a_real_image(real_data: Path) -> None:
     folder = real_data / "voc2012_subset"
     image = load_image(folder / "JPEGImages" / "2007_000063.jpg")
     mask = load_mask(folder / "SegmentationClassAug" / "2007_000063.png")
     target = (mask == 12).to(torch.uint8).masked_fill(mask == 255, 255)
     for transform in (TrainTransform(), TestTransform()):
         torch.manual_seed(0)
-        picture, labels = transform(image, target)
-        assert picture.shape == (3, 473, 473)
+        image, labels = transform(image, target)
+        assert image.shape == (3, 473, 473)
         share = (labels == 1).sum() / (target == 1).sum()
         assert 0.5 < share < 1.5

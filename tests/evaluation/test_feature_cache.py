@@ -1,4 +1,4 @@
-"""The feature cache: its budget, which pictures it encodes, and that no logit depends on it."""
+"""The feature cache: its budget, which images it encodes, and that no logit depends on it."""
 
 import weakref
 
@@ -9,20 +9,20 @@ from samples import features
 
 from dpcn_modules.evaluation import FeatureCache, one_shot_logits
 from dpcn_modules.evaluation.feature_cache import parse_bytes
-from dpcn_modules.evaluation.fusion import logits_of_features
+from dpcn_modules.evaluation.predict import logits_of_features
 from dpcn_modules.interface import ImageFeatures
 from dpcn_modules.models import build_model
 
 NETWORKS = ["dpcn_small", "pfenet_small", "canet_small", "panet_small"]
 
 
-def picture(size):
-    """Features of one picture that take so many bytes, half of them for either level."""
+def image(size):
+    """Features of one image that take so many bytes, half of them for either level."""
     return ImageFeatures(torch.zeros(size // 2, 1, 1, dtype=torch.uint8), torch.ones(size // 2, 1, 1).byte())
 
 
 class Halves:
-    """A network whose features are the halves of the picture's values; it notes what it encodes."""
+    """A network whose features are the halves of the image's values; it notes what it encodes."""
 
     def __init__(self):
         self.seen = []
@@ -35,13 +35,13 @@ class Halves:
         return encoded
 
 
-def batch_of(*episodes, size=4, pictures=None):
+def batch_of(*episodes, size=4, images=None):
     """Query images, support images and their names, of episodes such as "a bc" (query a, supports b and c)."""
-    pictures = pictures or {name: features(3, size, size, seed=ord(name), dtype=torch.float32) for name in "abcdefgh"}
+    images = images or {name: features(3, size, size, seed=ord(name), dtype=torch.float32) for name in "abcdefgh"}
     queries, supports = zip(*(episode.split() for episode in episodes), strict=True)
-    images = torch.stack([torch.stack([pictures[name] for name in shots]) for shots in supports])
+    images = torch.stack([torch.stack([images[name] for name in shots]) for shots in supports])
     names = {"query_names": queries, "support_names": [tuple(shots) for shots in supports]}
-    return torch.stack([pictures[name] for name in queries]), images, names
+    return torch.stack([images[name] for name in queries]), images, names
 
 
 def encode(cache, model, *episodes, **options):
@@ -83,41 +83,41 @@ def test_an_amount_of_another_type_is_refused(amount):
 def test_those_not_used_for_longest_go_first():
     cache = FeatureCache(30)
     for key in "abc":
-        cache.put(key, picture(10))
+        cache.put(key, image(10))
     assert cache.get("a") is not None
-    cache.put("d", picture(10))
+    cache.put("d", image(10))
     assert [key for key in "abcd" if cache.get(key) is not None] == ["a", "c", "d"]
-    cache.put("a", picture(10))  # kept anew, and used last
-    cache.put("e", picture(20))
+    cache.put("a", image(10))  # kept anew, and used last
+    cache.put("e", image(20))
     assert [key for key in "abcde" if cache.get(key) is not None] == ["a", "e"]
 
 
 def test_the_budget_holds_to_the_byte():
     cache = FeatureCache(20)
-    cache.put("a", picture(10))
-    cache.put("b", picture(10))
+    cache.put("a", image(10))
+    cache.put("b", image(10))
     assert (len(cache), cache.bytes) == (2, 20)
-    cache.put("c", picture(2))
+    cache.put("c", image(2))
     assert (len(cache), cache.bytes, cache.get("a")) == (2, 12, None)
-    cache.put("b", picture(4))
+    cache.put("b", image(4))
     assert (len(cache), cache.bytes) == (2, 6)
 
 
-def test_a_picture_beyond_the_budget_is_not_kept_and_drives_nothing_out():
+def test_a_image_beyond_the_budget_is_not_kept_and_drives_nothing_out():
     cache = FeatureCache(20)
-    cache.put("a", picture(10))
-    assert cache.put("b", picture(22)).mid.shape == (11, 1, 1)
+    cache.put("a", image(10))
+    assert cache.put("b", image(22)).mid.shape == (11, 1, 1)
     assert (cache.get("b"), cache.bytes, len(cache)) == (None, 10, 1)
 
 
 def test_needed_is_the_budget_that_would_have_held_all():
     small = FeatureCache(20)
     for key, size in (("a", 10), ("b", 22), ("a", 10), ("c", 8)):
-        small.put(key, picture(size))
+        small.put(key, image(size))
     assert small.needed == 40
     large = FeatureCache(small.needed)
     for key, size in (("a", 10), ("b", 22), ("c", 8)):
-        large.put(key, picture(size))
+        large.put(key, image(size))
     assert (len(large), large.bytes) == (3, 40)
 
 
@@ -165,7 +165,7 @@ def test_features_come_in_the_order_of_the_batch():
     assert torch.equal(support.high[1, 0], query.high[0])
 
 
-def test_each_picture_is_encoded_once_and_as_many_at_a_time_as_there_are_episodes():
+def test_each_image_is_encoded_once_and_as_many_at_a_time_as_there_are_episodes():
     cache, model = FeatureCache("1MB"), Halves()
     encode(cache, model, "a bc", "b ad")
     assert model.seen == [2, 2]
@@ -175,7 +175,7 @@ def test_each_picture_is_encoded_once_and_as_many_at_a_time_as_there_are_episode
     assert (cache.hits, cache.misses) == (6, 6)
 
 
-def test_a_budget_of_nothing_still_encodes_a_picture_once_a_batch():
+def test_a_budget_of_nothing_still_encodes_a_image_once_a_batch():
     cache, model = FeatureCache(0), Halves()
     for _ in range(2):
         query, support = encode(cache, model, "a bc", "b ac")
@@ -193,28 +193,28 @@ def test_nothing_is_alive_beyond_the_budget():
         assert [made for made in model.made if made() is not None] == []  # the cache has copies
 
 
-def test_two_pictures_of_one_name_are_two():
+def test_two_images_of_one_name_are_two():
     cache, model = FeatureCache("1MB"), Halves()
     first = features(3, 4, 4, dtype=torch.float32)
     for other in (first.flip(-1), first.clone().index_put_((torch.tensor(0),) * 3, torch.tensor(7.0))):
         for image in (first, other):
-            query, _ = encode(cache, model, "a b", pictures={"a": image, "b": first})
+            query, _ = encode(cache, model, "a b", images={"a": image, "b": first})
             assert torch.equal(query.mid[0], image / 2)
     assert (cache.misses, len(cache)) == (4, 4)
 
 
-def test_a_picture_at_two_sizes_is_two():
+def test_a_image_at_two_sizes_is_two():
     cache, model = FeatureCache("1MB"), Halves()
     flat = {size: {name: torch.zeros(3, size, size) for name in "ab"} for size in (4, 6)}
     for size in (4, 6, 4):
-        query, support = encode(cache, model, "a b", pictures=flat[size])
+        query, support = encode(cache, model, "a b", images=flat[size])
         assert query.mid.shape[-1] == support.mid.shape[-1] == size
     assert (cache.misses, cache.hits) == (4, 2)
 
 
-def test_names_must_be_as_many_as_pictures():
+def test_names_must_be_as_many_as_images():
     query_images, support_images, names = batch_of("a bc", "b ad")
-    with pytest.raises(ValueError, match=r"expected 2 and 2 times 2, as there are pictures, got 2 and \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"expected 2 and 2 times 2, as there are images, got 2 and \[1, 2\]"):
         FeatureCache(0).encode(
             Halves(), query_images, support_images, **(names | {"support_names": [("b",), ("a", "d")]})
         )
@@ -227,9 +227,9 @@ def test_the_report_says_which_budget_would_have_been_enough():
     for cache in (small, large):
         encode(cache, Halves(), "a bc", "b ad")
     assert small.report() == (
-        "feature cache: 4 pictures encoded, 2 taken from it, 576B of 1KB held; 2.3KB would have held all 4"
+        "feature cache: 4 images encoded, 2 taken from it, 576B of 1KB held; 2.3KB would have held all 4"
     )
-    assert large.report() == "feature cache: 4 pictures encoded, 2 taken from it, 2.3KB of 2.3KB held"
+    assert large.report() == "feature cache: 4 images encoded, 2 taken from it, 2.3KB of 2.3KB held"
 
 
 @pytest.mark.parametrize("needed", [0, 1, 1023, 1025, 2**20 - 1, 2**20 + 1, 13 * 2**29 + 7, 2**50 + 1])
@@ -244,9 +244,9 @@ def test_the_budget_in_words_is_never_too_small(needed):
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_logits_are_those_without_the_cache(name, shots):
-    """Pictures serve as query and as support; the smaller budget has room for two of them.
+    """Images serve as query and as support; the smaller budget has room for two of them.
 
-    In double precision: in single, a picture encoded alone differs from the same one in a batch by some 1e-6.
+    In double precision: in single, an image encoded alone differs from the same one in a batch by some 1e-6.
     """
     torch.manual_seed(0)
     model = build_model(name).eval().double()

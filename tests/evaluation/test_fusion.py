@@ -9,7 +9,7 @@ from models.base import episode_batch
 from samples import features
 
 from dpcn_modules.evaluation import FUSIONS, fuse_shots, one_shot_logits
-from dpcn_modules.evaluation.fusion import as_two_door, logits_of_features
+from dpcn_modules.evaluation.predict import as_two_door, logits_of_features
 from dpcn_modules.models import build_model
 
 MASK_FUSIONS = FUSIONS[1:]
@@ -173,7 +173,7 @@ def test_a_network_without_the_doors_is_refused_with_what_it_lacks():
         def encode_image(self, image):
             raise NotImplementedError
 
-    with pytest.raises(TypeError, match=r"got Half without encode_support, decode; .*TwoDoorModel"):
+    with pytest.raises(TypeError, match=r"got Half without encode_support, decode; .*EncodeDecodeModel"):
         one_shot_logits(Half(), *episode_batch(1, 1))
 
 

@@ -9,7 +9,7 @@ from dpcn_modules.data import EpisodeDataset, Shapes
 from dpcn_modules.evaluation import Protocol
 from dpcn_modules.training import EpisodeDataModule
 
-PLAIN = Protocol(name="p", data="d", classes=("a", "b"), shot=1, episodes=10, seed=0, draw="class", size=64)
+PLAIN = Protocol(name="p", data="d", classes=("a", "b"), shot=1, episodes=10, seed=0, sampling="class", size=64)
 
 
 def sha(text: str) -> str:
@@ -24,12 +24,12 @@ def test_id_is_of_the_fields_that_every_protocol_had() -> None:
 def test_published_ids_stay() -> None:
     """These stand in docs/results.md."""
     shapes = (
-        "shapes fold 0 test (picture_size 64, distractors (1, 1), object_size (0.45, 0.7), rotation 30.0, "
-        "mirror False, clutter 0.2, texture 0.2, lighter True, seed 0, 10000 pictures)"
+        "shapes fold 0 test (image_size 64, distractors (1, 1), object_size (0.45, 0.7), rotation 30.0, "
+        "mirror False, clutter 0.2, texture 0.2, lighter True, seed 0, 10000 images)"
     )
     held_out = ("ring", "letter_E", "gear", "key", "crescent")
     assert dataclasses.replace(PLAIN, data=shapes, classes=held_out, episodes=1000).id == "c1aa5e"
-    pascal = "pascal5i fold 2 test, val.txt (192 pictures, area >= 2048 px)"
+    pascal = "pascal5i fold 2 test, val.txt (192 images, area >= 2048 px)"
     assert (
         dataclasses.replace(PLAIN, data=pascal, classes=("dog", "horse", "person"), episodes=200, size=97).id
         == "af9143"
@@ -61,7 +61,7 @@ def test_a_later_field_counts_only_away_from_its_default() -> None:
 
 @pytest.mark.parametrize("annotation", ["mask", "box", "class_box"])
 def test_data_module_hands_the_annotation_to_protocol_training_and_test(annotation: str) -> None:
-    data = EpisodeDataModule(Shapes(0, picture_size=32), size=32, annotation=annotation)  # type: ignore[arg-type]
+    data = EpisodeDataModule(Shapes(0, image_size=32), size=32, annotation=annotation)  # type: ignore[arg-type]
     assert data.protocol().annotation == annotation
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         assert isinstance(loader.dataset, EpisodeDataset)
@@ -69,6 +69,6 @@ def test_data_module_hands_the_annotation_to_protocol_training_and_test(annotati
 
 
 def test_data_module_rejects_an_unknown_annotation_when_a_loader_is_made() -> None:
-    data = EpisodeDataModule(Shapes(0, picture_size=32), size=32, annotation="boxes")  # type: ignore[arg-type]
+    data = EpisodeDataModule(Shapes(0, image_size=32), size=32, annotation="boxes")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"``annotation``: .* got 'boxes'\. Did you mean 'box'\?"):
         data.val_dataloader()

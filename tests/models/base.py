@@ -10,7 +10,7 @@ SIZE = 48
 
 
 def episode_batch(B: int = 2, K: int = 1, size: int = SIZE, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Random pictures, and a square of foreground in each support mask, void at one corner."""
+    """Random images, and a square of foreground in each support mask, void at one corner."""
     generator = torch.Generator().manual_seed(seed)
     masks = torch.zeros(B, K, size, size, dtype=torch.long)
     masks[:, :, size // 4 : size // 2, size // 4 : 3 * size // 4] = 1
@@ -34,7 +34,7 @@ class NetworkTester:
         torch.manual_seed(seed)
         model = build_model(self.name, **self.changes)
         if getattr(model, "interaction", None) is not None:
-            # A plug that is still the identity would hide what it does.
+            # A adapter that is still the identity would hide what it does.
             torch.nn.init.normal_(model.interaction.merge.weight, std=0.1)
         return model
 

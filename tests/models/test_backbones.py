@@ -27,7 +27,7 @@ VGG_ENDS = {"vgg16": (17, 24, 30), "vgg16_bn": (24, 34, 43)}
 Entries = dict[str, Tensor]
 
 
-def picture(batch: int = 2, side: int = 33) -> Tensor:
+def image(batch: int = 2, side: int = 33) -> Tensor:
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
@@ -72,14 +72,14 @@ def test_backbone_gives_the_stated_channels_and_sizes_at_473(name: str) -> None:
 def test_small_backbone_has_stride_4_and_the_given_widths() -> None:
     backbone = build_backbone("small", widths=(8, 16, 24, 32))
     assert backbone.channels == (16, 24, 32)
-    features = backbone(picture(side=64))
+    features = backbone(image(side=64))
     assert [tuple(feat.shape) for feat in features] == [(2, 16, 16, 16), (2, 24, 16, 16), (2, 32, 16, 16)]
 
 
-def test_small_backbone_sees_a_picture_alone_as_among_others() -> None:
+def test_small_backbone_sees_a_image_alone_as_among_others() -> None:
     backbone = build_backbone("small").double()
-    pictures = picture(batch=3).double()
-    for alone, among in zip(backbone(pictures[:1]), backbone(pictures), strict=True):
+    images = image(batch=3).double()
+    for alone, among in zip(backbone(images[:1]), backbone(images), strict=True):
         torch.testing.assert_close(alone, among[:1])
 
 
@@ -112,8 +112,8 @@ def test_deep_stem_has_three_convolutions_and_layer1_takes_what_they_give() -> N
     seen = []
     backbone.layer1.register_forward_pre_hook(lambda part, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        backbone(picture())
-        x = picture()
+        backbone(image())
+        x = image()
         for i in (1, 2, 3):
             x = backbone.get_submodule(f"bn{i}")(backbone.get_submodule(f"conv{i}")(x)).relu()
     assert torch.equal(seen[0], torch.nn.functional.max_pool2d(x, 3, 2, 1))
@@ -146,16 +146,16 @@ def test_dilated_vgg_ends_without_a_relu_and_with_dilation_in_layer4() -> None:
 
 def test_backbone_leaves_layer4_out_where_it_is_not_asked_for() -> None:
     backbone = build_backbone("small")
-    _, layer3, high = backbone(picture(), high=False)
+    _, layer3, high = backbone(image(), high=False)
     assert torch.equal(high, layer3)
-    assert torch.equal(backbone.last(layer3), backbone(picture())[2])
+    assert torch.equal(backbone.last(layer3), backbone(image())[2])
 
 
 def test_vgg_gives_what_its_layers_give_up_to_each_end() -> None:
     backbone = build_backbone("vgg16_bn").eval()
     with torch.no_grad():
-        for feat, end in zip(backbone(picture()), VGG_ENDS["vgg16_bn"], strict=True):
-            assert torch.equal(feat, backbone.get_submodule("features")[:end](picture()))
+        for feat, end in zip(backbone(image()), VGG_ENDS["vgg16_bn"], strict=True):
+            assert torch.equal(feat, backbone.get_submodule("features")[:end](image()))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet101", "vgg16", "vgg16_bn"])
@@ -200,7 +200,7 @@ def test_defaults_can_be_overridden_with_weights(files: dict[str, Path]) -> None
 )
 def test_gradient_reaches_exactly_the_trainable_parameters(name: str, trainable: str) -> None:
     backbone = build_backbone(name, trainable=trainable)
-    features = backbone(picture())
+    features = backbone(image())
     learns = [trainable == "all", trainable == "all", trainable != "none"]
     assert [feat.requires_grad for feat in features] == learns
     if trainable != "none":
@@ -215,13 +215,13 @@ def test_gradient_reaches_exactly_the_trainable_parameters(name: str, trainable:
 def test_late_parameters_are_layer4s_where_it_alone_learns(name: str) -> None:
     with torch.device("meta"):
         backbone = build_backbone(name, trainable="layer4")
-    late = {id(parameter) for parameter in backbone.late_parameters()}
+    late = {id(parameter) for parameter in backbone.delayed_parameters()}
     assert late == {id(parameter) for key, parameter in backbone.named_parameters() if in_layer4(name, key)}
 
 
 @pytest.mark.parametrize("trainable", ["all", "none"])
 def test_no_parameters_are_late_where_layer4_is_like_the_rest(trainable: str) -> None:
-    assert build_backbone("small", trainable=trainable).late_parameters() == []
+    assert build_backbone("small", trainable=trainable).delayed_parameters() == []
 
 
 @pytest.mark.parametrize("name", ["resnet50", "small"])
@@ -233,12 +233,12 @@ def test_frozen_stages_save_nothing_for_a_backward(name: str) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        build_backbone(name, trainable="none")(picture())
+        build_backbone(name, trainable="none")(image())
     assert saved == []
 
 
-def test_picture_that_asks_for_a_gradient_gets_it_through_frozen_stages() -> None:
-    image = picture().requires_grad_()
+def test_image_that_asks_for_a_gradient_gets_it_through_frozen_stages() -> None:
+    image = image().requires_grad_()
     sum_of_squares(build_backbone("small", trainable="none")(image)).backward()
     assert image.grad is not None
     assert bool(image.grad.any())
@@ -249,7 +249,7 @@ def training_step(backbone: Backbone) -> tuple[Entries, Entries]:
     before = copy.deepcopy(backbone.state_dict())
     backbone.eval().train()
     optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    sum_of_squares(backbone(picture())).backward()
+    sum_of_squares(backbone(image())).backward()
     optimizer.step()
     return before, dict(backbone.state_dict())
 
@@ -300,7 +300,7 @@ def test_resnet_rejects_an_unknown_depth() -> None:
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg16", "small"])
 @pytest.mark.parametrize("shape", [(1, 1, 33, 33), (3, 33, 33)])
-def test_backbone_rejects_a_tensor_that_is_no_batch_of_pictures(name: str, shape: tuple[int, ...]) -> None:
+def test_backbone_rejects_a_tensor_that_is_no_batch_of_images(name: str, shape: tuple[int, ...]) -> None:
     with torch.device("meta"), pytest.raises(ValueError, match=r"``image``: expected .* \(B 3 Hi Wi\)"):
         build_backbone(name)(torch.zeros(shape))
 
@@ -312,19 +312,19 @@ def trained_part(request: pytest.FixtureRequest) -> Backbone:
 
 def test_backbone_compiles_as_one_graph(trained_part: Backbone) -> None:
     compiled = torch.compile(trained_part, fullgraph=True, backend="eager")
-    for actual, expected in zip(compiled(picture()), trained_part(picture()), strict=True):
+    for actual, expected in zip(compiled(image()), trained_part(image()), strict=True):
         torch.testing.assert_close(actual, expected)
         assert actual.requires_grad == expected.requires_grad
 
 
 def test_backbone_exports(trained_part: Backbone) -> None:
-    exported = torch.export.export(trained_part, (picture(),)).module()
-    for actual, expected in zip(exported(picture()), trained_part(picture()), strict=True):
+    exported = torch.export.export(trained_part, (image(),)).module()
+    for actual, expected in zip(exported(image()), trained_part(image()), strict=True):
         torch.testing.assert_close(actual, expected)
 
 
 def test_backbone_runs_in_float64(trained_part: Backbone) -> None:
     double = copy.deepcopy(trained_part).double()
-    for actual, single in zip(double(picture().double()), trained_part(picture()), strict=True):
+    for actual, single in zip(double(image().double()), trained_part(image()), strict=True):
         assert actual.dtype == torch.float64
         assert (actual - single).norm() < 1e-4 * actual.norm()

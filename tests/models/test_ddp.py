@@ -20,13 +20,14 @@ def _group():
 @pytest.mark.usefixtures("_group")
 @pytest.mark.parametrize("K", [1, 2])
 @pytest.mark.parametrize(
-    "name", ["dpcn_small", "baseline_small", "pfenet_small_dcm", "canet_small_dcm", "panet_small", "canet_small + plug"]
+    "name",
+    ["dpcn_small", "baseline_small", "pfenet_small_dcm", "canet_small_dcm", "panet_small", "canet_small + adapter"],
 )
 def test_a_network_trains_in_ddp(name, K):
     torch.manual_seed(0)
     model = build_model(name.split(" ")[0])
-    if "plug" in name:
-        add_dcm(model, train="plug")
+    if "adapter" in name:
+        add_dcm(model, train="adapter")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     parallel = DistributedDataParallel(model.train())
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
@@ -38,6 +39,6 @@ def test_a_network_trains_in_ddp(name, K):
     moved = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == (
         {"interaction"}
-        if "plug" in name
+        if "adapter" in name
         else {key.split(".")[0] for key in before} - ({"attention"} if K == 1 else set())
     )

@@ -119,7 +119,7 @@ def test_forward_rejects_class_ids_in_a_mask():
         build_model("dpcn_small")(query, supports, masks * 7 % 255)
 
 
-def test_forward_rejects_non_finite_pictures():
+def test_forward_rejects_non_finite_images():
     query, supports, masks = episode_batch()
     with pytest.raises(ValueError, match="finite"):
         build_model("dpcn_small")(query, supports * float("nan"), masks)

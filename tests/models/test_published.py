@@ -96,7 +96,7 @@ def host(request):
 
 
 def published(host):
-    """What a release of this host would hold."""
+    """What a release of this host network would hold."""
     names = host.published_names()
     return {names[own]: value + 1 for own, value in host.state_dict().items() if own in names}
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import ResNet50_Weights, WeightsEnum
 
-from dpcn_modules.models._weights import imagenet_weights
 from dpcn_modules.models.backbones import build_backbone
+from dpcn_modules.models.weights import imagenet_weights
 
 Entries = dict[str, Tensor]
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     return torch.randn(2, 3, 33, 33, generator=torch.Generator().manual_seed(0))
 
 
@@ -48,7 +48,7 @@ def test_resnet_with_torchvisions_weights_gives_torchvisions_layer2(
     original.load_state_dict({**entries["resnet50"], "fc.weight": original.fc.weight, "fc.bias": original.fc.bias})
     to_layer2 = nn.Sequential(*list(original.children())[:6]).eval()
     with torch.no_grad():
-        torch.testing.assert_close(backbone(picture())[0], to_layer2(picture()))
+        torch.testing.assert_close(backbone(image())[0], to_layer2(image()))
 
 
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])

@@ -1,4 +1,4 @@
-"""DCM: kernels from the support's foreground, the convolution of the query with them, and the plug."""
+"""DCM: kernels from the support's foreground, the convolution of the query with them, and the adapter."""
 
 import itertools
 
@@ -49,19 +49,19 @@ class TestDynamicConvolutionModuleParallel(TestDynamicConvolutionModule):
 
 class TestDCMInteraction(TestDynamicConvolutionModule):
     def make(self) -> DCMInteraction:
-        plug = DCMInteraction(C, 3)
-        nn.init.normal_(plug.merge.weight)  # as if trained: at zero no gradient passes through it
-        return plug
+        adapter = DCMInteraction(C, 3)
+        nn.init.normal_(adapter.merge.weight)  # as if trained: at zero no gradient passes through it
+        return adapter
 
     def shapes(self, batch: int) -> list[tuple[int, ...]]:
         return [(batch, C, 5, 6)]
 
     def test_equals_equations_5_to_8_in_loops(self) -> None:
-        plug, (query, support, mask) = self.made(), self.inputs()
-        networks = dict(plug.dynamic_convolution.networks.items())
+        adapter, (query, support, mask) = self.made(), self.inputs()
+        networks = dict(adapter.dynamic_convolution.networks.items())
         enhanced = oracles.dynamic_convolution(networks, query, support, resize_mask(mask, (4, 5)), 3, "serial")
-        merged = torch.einsum("oc,bchw->bohw", plug.merge.weight[:, :, 0, 0], enhanced)
-        assert_close(plug(query, support, mask), query + merged + plug.merge.bias[:, None, None])
+        merged = torch.einsum("oc,bchw->bohw", adapter.merge.weight[:, :, 0, 0], enhanced)
+        assert_close(adapter(query, support, mask), query + merged + adapter.merge.bias[:, None, None])
 
 
 def made(seed: int = 0, **settings: object) -> DynamicConvolutionModule:
@@ -184,31 +184,31 @@ def test_dcm_takes_queries_smaller_than_the_kernel(query_size: tuple[int, int]) 
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_plug_is_the_identity_to_the_bit_before_training(dtype: torch.dtype, autocast: bool) -> None:
-    plug, (query, support, mask) = DCMInteraction(C).to(dtype), episode()
+def test_adapter_is_the_identity_to_the_bit_before_training(dtype: torch.dtype, autocast: bool) -> None:
+    adapter, (query, support, mask) = DCMInteraction(C).to(dtype), episode()
     query, support = query.to(dtype), support.to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        out = plug(query, support, mask)
+        out = adapter(query, support, mask)
     assert out.dtype == dtype
     assert torch.equal(out, query)
 
 
-def test_plug_learns_from_the_identity_in_ten_steps() -> None:
+def test_adapter_learns_from_the_identity_in_ten_steps() -> None:
     torch.manual_seed(0)
-    plug, (query, support, mask) = DCMInteraction(C).double(), episode()
-    before = {name: parameter.clone() for name, parameter in plug.named_parameters()}
-    optimiser = torch.optim.SGD(plug.parameters(), lr=0.1)
+    adapter, (query, support, mask) = DCMInteraction(C).double(), episode()
+    before = {name: parameter.clone() for name, parameter in adapter.named_parameters()}
+    optimiser = torch.optim.SGD(adapter.parameters(), lr=0.1)
     target = query.flip(-1)
     losses = []
     for _ in range(10):
-        loss = (plug(query, support, mask) - target).square().mean()
+        loss = (adapter(query, support, mask) - target).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
-    assert not torch.allclose(plug(query, support, mask), query, atol=1e-3)
-    assert [name for name, parameter in plug.named_parameters() if torch.equal(parameter, before[name])] == []
+    assert not torch.allclose(adapter(query, support, mask), query, atol=1e-3)
+    assert [name for name, parameter in adapter.named_parameters() if torch.equal(parameter, before[name])] == []
 
 
 @pytest.mark.parametrize("module", [DCM, DCMInteraction])

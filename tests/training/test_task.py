@@ -1,4 +1,4 @@
-"""The task under Lightning: schedules, late parameters, checkpoints, resume, a loss that breaks, fusion of shots."""
+"""The task under Lightning: schedules, delayed parameters, checkpoints, resume, a loss that breaks, fusion of shots."""
 
 import copy
 import warnings
@@ -15,10 +15,10 @@ from dpcn_modules.models import build_model, load_model
 from dpcn_modules.training import EpisodeDataModule, EpisodeIoU, FewShotTask
 
 
-def make_data(picture_size=32, **settings):
+def make_data(image_size=32, **settings):
     settings = {"episodes_per_epoch": 8, "val_episodes": 4, "test_episodes": 6} | settings
     return EpisodeDataModule(
-        Shapes(0, picture_size=picture_size),
+        Shapes(0, image_size=image_size),
         size=32,
         batch_size=4,
         test_batch_size=2,
@@ -222,8 +222,8 @@ def test_a_test_after_training_has_the_same_episodes_as_one_alone(tmp_path):
 
 
 def score_of(task, folder, **settings):
-    """The score of a test with pictures that are larger than what the network sees."""
-    make_trainer(folder).test(task, make_data(picture_size=40, **settings), verbose=False)
+    """The score of a test with images that are larger than what the network sees."""
+    make_trainer(folder).test(task, make_data(image_size=40, **settings), verbose=False)
     return task.test_score
 
 
@@ -237,7 +237,7 @@ def eager_model():
 
 
 class BrighterThanTheQuery(torch.nn.Module):
-    """Foreground is where a support is brighter than the query: masks as ragged as the pictures."""
+    """Foreground is where a support is brighter than the query: masks as ragged as the images."""
 
     def encode_image(self, image):
         return ImageFeatures(image, image)
@@ -250,15 +250,15 @@ class BrighterThanTheQuery(torch.nn.Module):
 
 
 @pytest.mark.parametrize("fusion", ["vote", "average", "or"])
-def test_masks_are_fused_at_the_pictures_size(tmp_path, fusion):
+def test_masks_are_fused_at_the_images_size(tmp_path, fusion):
     score = score_of(FewShotTask(BrighterThanTheQuery(), fusion=fusion), tmp_path, shot=3)
     expected = EpisodeIoU()
-    for batch in make_data(picture_size=40, shot=3).test_dataloader():
+    for batch in make_data(image_size=40, shot=3).test_dataloader():
         for i, size in enumerate(batch.query_size.tolist()):
             query, supports = batch.query_image[i].mean(0), batch.support_images[i].mean(1)
             shots = [logits_at_original_size(torch.stack([query, support]), size) for support in supports]
-            truth = batch.query_mask[i, : size[0], : size[1]]
-            expected.update(fuse_shots(torch.stack(shots), fusion)[None], truth[None], batch.class_id[i : i + 1])
+            target = batch.query_mask[i, : size[0], : size[1]]
+            expected.update(fuse_shots(torch.stack(shots), fusion)[None], target[None], batch.class_id[i : i + 1])
     assert 0 < score.miou < 1
     assert score == expected.compute()
 
@@ -306,22 +306,22 @@ def test_a_fusion_of_a_network_without_doors_is_refused_at_once():
 def test_a_test_at_several_scales_averages_the_probabilities(tmp_path, eager_model):
     score = score_of(FewShotTask(eager_model), tmp_path, scales=[48])
     expected = EpisodeIoU()
-    for batch in make_data(picture_size=40, scales=[48]).test_dataloader():
+    for batch in make_data(image_size=40, scales=[48]).test_dataloader():
         (view,) = batch.views
         with torch.no_grad():
             small, large = eager_model.eval()(*batch[:1], *batch[2:4]).logits, eager_model(*view).logits
         for i, size in enumerate(batch.query_size.tolist()):
             views = [logits_at_original_size(logits[i], size).softmax(0) for logits in (small, large)]
-            truth = batch.query_mask[i, : size[0], : size[1]]
-            expected.update(((views[0] + views[1]) / 2).argmax(0)[None], truth[None], batch.class_id[i : i + 1])
+            target = batch.query_mask[i, : size[0], : size[1]]
+            expected.update(((views[0] + views[1]) / 2).argmax(0)[None], target[None], batch.class_id[i : i + 1])
     assert score == expected.compute()
     assert score != score_of(FewShotTask(eager_model), tmp_path)
 
 
 def test_a_resized_truth_is_the_mask_on_the_square(tmp_path, eager_model):
-    score = score_of(FewShotTask(eager_model), tmp_path, truth="resized")
+    score = score_of(FewShotTask(eager_model), tmp_path, target="resized")
     expected = EpisodeIoU()
-    for batch in make_data(picture_size=40, truth="resized").test_dataloader():
+    for batch in make_data(image_size=40, target="resized").test_dataloader():
         assert batch.query_mask.shape == (2, 32, 32)
         with torch.no_grad():
             predicted = eager_model.eval()(*batch[:1], *batch[2:4]).logits.argmax(1)
@@ -331,23 +331,23 @@ def test_a_resized_truth_is_the_mask_on_the_square(tmp_path, eager_model):
 
 
 def test_a_replayed_manifest_gives_the_same_number_whatever_the_seed(tmp_path, eager_model):
-    drawn, path = make_data(picture_size=40), tmp_path / "episodes.jsonl"
+    drawn, path = make_data(image_size=40), tmp_path / "episodes.jsonl"
     path.write_text("\n".join(manifest_lines(drawn.test_dataset())))
     replayed = {"manifest": str(path), "test_seed": 5, "test_episodes": 1}
     assert score_of(FewShotTask(eager_model), tmp_path, **replayed) == score_of(FewShotTask(eager_model), tmp_path)
-    protocol = make_data(picture_size=40, **replayed).protocol()
+    protocol = make_data(image_size=40, **replayed).protocol()
     assert protocol.episodes == 6
     assert "manifest" in str(protocol)
 
 
 def test_an_unknown_truth_is_named():
-    with pytest.raises(ValueError, match="``truth``: expected one of original, resized, got 'small'"):
-        make_data(truth="small")
+    with pytest.raises(ValueError, match="``target``: expected one of original, resized, got 'small'"):
+        make_data(target="small")
 
 
 @pytest.fixture
 def encoded(eager_model):
-    """How many pictures the network has encoded, batch by batch."""
+    """How many images the network has encoded, batch by batch."""
     counts, encode = [], eager_model.encode_image
 
     def counting(image, **options):
@@ -358,16 +358,16 @@ def encoded(eager_model):
     return counts
 
 
-def few_pictures(**settings):
-    """Episodes of so few pictures that each of them is seen in several."""
+def few_images(**settings):
+    """Episodes of so few images that each of them is seen in several."""
     data = make_data(**{"scales": [48]} | settings)
-    data.source = Shapes(0, picture_size=40, pictures_per_class=data.shot + 1)
+    data.source = Shapes(0, image_size=40, images_per_class=data.shot + 1)
     return data
 
 
-def pictures_of(data):
+def images_of(data):
     specs = [data.test_dataset().spec(index) for index in range(data.test_episodes)]
-    return {picture for spec in specs for picture in (spec.query, *spec.supports)}
+    return {image for spec in specs for image in (spec.query, *spec.supports)}
 
 
 @pytest.mark.parametrize(("fusion", "shot"), [("concat", 1), ("concat", 5), ("vote", 5), ("average", 5), ("or", 5)])
@@ -376,16 +376,16 @@ def test_the_feature_cache_does_not_change_the_score(tmp_path, eager_model, enco
     for budget in (0, "1GB", "100KB"):
         encoded.clear()
         task = FewShotTask(eager_model, fusion=fusion, feature_cache=budget)
-        make_trainer(tmp_path).test(task, few_pictures(shot=shot), verbose=False)
+        make_trainer(tmp_path).test(task, few_images(shot=shot), verbose=False)
         scores.append(task.test_score)
         counts.append(sum(encoded))
         reports.append(task.feature_cache_report)
     assert scores[0].miou > 0
     assert scores[0] == scores[1] == scores[2]
     assert counts[0] == 2 * 6 * (1 + shot)
-    assert counts[1] == 2 * len(pictures_of(few_pictures(shot=shot))) < counts[2] < counts[0]
+    assert counts[1] == 2 * len(images_of(few_images(shot=shot))) < counts[2] < counts[0]
     assert reports[0] is None
-    assert f"{counts[1]} pictures encoded, {counts[0] - counts[1]} taken from it" in reports[1]
+    assert f"{counts[1]} images encoded, {counts[0] - counts[1]} taken from it" in reports[1]
     assert "would have held all" not in reports[1]
     assert f"would have held all {counts[1]}" in reports[2]
 
@@ -398,7 +398,7 @@ def test_the_other_networks_score_the_same_with_the_feature_cache(tmp_path, name
         model.classifier[-1].bias.data = torch.tensor([-2.5, 2.5])
     for budget in (0, "1GB"):
         task = FewShotTask(model, feature_cache=budget)
-        make_trainer(tmp_path).test(task, few_pictures(test_episodes=4, scales=[]), verbose=False)
+        make_trainer(tmp_path).test(task, few_images(test_episodes=4, scales=[]), verbose=False)
         scores.append(task.test_score)
     assert scores[0].miou > 0
     torch.testing.assert_close(scores[0].miou, scores[1].miou, rtol=0, atol=1e-6)
@@ -406,7 +406,7 @@ def test_the_other_networks_score_the_same_with_the_feature_cache(tmp_path, name
 
 
 def test_a_second_test_uses_no_feature_of_other_weights(tmp_path, eager_model, encoded):
-    task, data = FewShotTask(eager_model, feature_cache="1GB"), few_pictures()
+    task, data = FewShotTask(eager_model, feature_cache="1GB"), few_images()
     trainer = make_trainer(tmp_path)
     trainer.test(task, data, verbose=False)
     first = task.test_score
@@ -421,7 +421,7 @@ def test_a_second_test_uses_no_feature_of_other_weights(tmp_path, eager_model, e
 
 
 def test_a_test_that_was_cut_off_leaves_nothing_to_the_next(tmp_path, eager_model, encoded):
-    task, data = FewShotTask(eager_model, feature_cache="1GB"), few_pictures()
+    task, data = FewShotTask(eager_model, feature_cache="1GB"), few_images()
 
     class Stop(Callback):
         def on_test_batch_end(self, *_):
@@ -431,7 +431,7 @@ def test_a_test_that_was_cut_off_leaves_nothing_to_the_next(tmp_path, eager_mode
         make_trainer(tmp_path, callbacks=[Stop()]).test(task, data, verbose=False)
     encoded.clear()
     make_trainer(tmp_path).test(task, data, verbose=False)
-    assert sum(encoded) == 2 * len(pictures_of(data))
+    assert sum(encoded) == 2 * len(images_of(data))
 
 
 def test_every_validation_encodes_anew_and_scores_the_same(tmp_path, eager_model):
@@ -452,7 +452,7 @@ def test_every_validation_encodes_anew_and_scores_the_same(tmp_path, eager_model
 
         seed_everything(0, verbose=False)
         task = FewShotTask(eager_model, schedule="sgd_constant", lr=3e-4, feature_cache=cache)
-        make_trainer(tmp_path, callbacks=[Notes()]).fit(task, make_data(picture_size=40, shot=2))
+        make_trainer(tmp_path, callbacks=[Notes()]).fit(task, make_data(image_size=40, shot=2))
     assert scores[:2] == pytest.approx(scores[2:], abs=1e-6)
     assert 0 < scores[0] != scores[1] > 0
     assert held[0] == held[3] == 0 < held[1] < held[2]
@@ -487,7 +487,7 @@ NETWORKS = ["panet_small", "canet_small", "canet_small_dcm", "pfenet_small", "pf
 def test_every_network_learns_from_boxes_and_is_scored_by_fused_shots(tmp_path, name):
     torch.manual_seed(0)
     task = FewShotTask(build_model(name), schedule="adamw_one_cycle", lr=1e-3, fusion="average")
-    data, seen = make_data(shot=2, annotation="box", picture_size=48), []
+    data, seen = make_data(shot=2, annotation="box", image_size=48), []
 
     class Losses(Callback):
         def on_train_epoch_end(self, trainer, task):

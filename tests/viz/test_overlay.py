@@ -44,7 +44,7 @@ def test_overlay_is_as_wide_as_asked() -> None:
     assert painted[0, 4].tolist() == [50, 0, 0, 200, 200, 110, 200, 200, 0, 0, 50, 50]
 
 
-def test_outline_grows_with_the_picture() -> None:
+def test_outline_grows_with_the_image() -> None:
     mask = torch.zeros(1200, 20)
     mask[600:] = 1
     painted = overlay(grey(1200, 20), mask, colour=RED, alpha=0)
@@ -52,11 +52,11 @@ def test_outline_grows_with_the_picture() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_mask_without_foreground_leaves_the_picture_as_it_is(value: int) -> None:
+def test_mask_without_foreground_leaves_the_image_as_it_is(value: int) -> None:
     assert torch.equal(overlay(grey(), torch.full((9, 12), value)), grey())
 
 
-def test_whole_picture_as_foreground_has_fill_and_no_outline() -> None:
+def test_whole_image_as_foreground_has_fill_and_no_outline() -> None:
     painted = overlay(grey(), torch.ones(9, 12), colour=RED, alpha=0.4)
     assert painted[0].unique().tolist() == [110]
 

@@ -21,7 +21,7 @@ def write(path: Path, content: object) -> Path:
     return path
 
 
-def run(seed: int = 0, miou: float = 0.5, data: str = "shapes fold 0 test (picture_size 32)", **protocol) -> dict:
+def run(seed: int = 0, miou: float = 0.5, data: str = "shapes fold 0 test (image_size 32)", **protocol) -> dict:
     scored = {"data": data, "classes": ["ring"], "shot": 1, "seed": seed, "name": "demo", "id": "c1aa5e", **protocol}
     return {"miou": miou, "protocol": scored, "episodes": "4f7d532ae460"}
 
@@ -147,7 +147,7 @@ def test_results_that_differ_in_the_setting_alone_are_one_line(tmp_path: Path) -
 def test_folds_are_lines_of_one_group_and_networks_are_not(tmp_path: Path) -> None:
     files = [
         result(tmp_path / "a", 0),
-        result(tmp_path / "b", 0, run(data="shapes fold 1 test (picture_size 32)")),
+        result(tmp_path / "b", 0, run(data="shapes fold 1 test (image_size 32)")),
         result(tmp_path / "c", 0, recipe={"name": "dpcn_small", "kernel_size": 3}),
     ]
     lines = sweep_lines([read(file) for file in files], "reverse_weight")
@@ -155,7 +155,7 @@ def test_folds_are_lines_of_one_group_and_networks_are_not(tmp_path: Path) -> No
 
 
 def test_other_episodes_are_another_line(tmp_path: Path) -> None:
-    files = [result(tmp_path / "a", 0, run(draw="class")), result(tmp_path / "b", 1, run(draw="image"))]
+    files = [result(tmp_path / "a", 0, run(sampling="class")), result(tmp_path / "b", 1, run(sampling="image"))]
     lines = sweep_lines([read(file) for file in files], "reverse_weight")
     assert [line.group for line in lines] == ["dpcn_small, 1-shot, draw class", "dpcn_small, 1-shot, draw image"]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpcn_modules.viz import EpisodePicture, episode_strip
+from dpcn_modules.viz import EpisodeRow, episode_strip
 
-TITLES = ["support", "query", "5x1", "3x3", "1x5", "$M_0$", "$M_r$", "prediction", "truth"]
+TITLES = ["support", "query", "5x1", "3x3", "1x5", "$M_0$", "$M_r$", "prediction", "target"]
 
 
 def box(height: int, width: int, left: int) -> Tensor:
@@ -18,15 +18,15 @@ def box(height: int, width: int, left: int) -> Tensor:
     return mask
 
 
-def episode(**changes: object) -> EpisodePicture:
+def episode(**changes: object) -> EpisodeRow:
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(5, 8, 8, generator=generator)
-    return EpisodePicture(
+    return EpisodeRow(
         support_image=torch.full((3, 20, 30), 90, dtype=torch.uint8),
         support_mask=box(20, 30, 5),
         query_image=torch.full((3, 40, 32), 60, dtype=torch.uint8),
         prediction=box(40, 32, 8),
-        truth=box(40, 32, 4),
+        target=box(40, 32, 4),
         activation_maps=maps[:3],
         initial_mask=maps[3],
         refined_mask=maps[4],
@@ -34,7 +34,7 @@ def episode(**changes: object) -> EpisodePicture:
     )._replace(**changes)
 
 
-def without_maps() -> EpisodePicture:
+def without_maps() -> EpisodeRow:
     return episode(activation_maps=None, initial_mask=None, refined_mask=None)
 
 
@@ -86,9 +86,9 @@ def test_strip_names_the_windows_it_is_given(tmp_path: Path) -> None:
 
 
 def test_strip_gives_the_iou_without_void_pixels(tmp_path: Path) -> None:
-    truth = box(40, 32, 4)
-    truth[4:8] = 255
-    rows = [episode(), episode(truth=truth), episode(prediction=torch.zeros(40, 32), truth=torch.zeros(40, 32))]
+    target = box(40, 32, 4)
+    target[4:8] = 255
+    rows = [episode(), episode(target=target), episode(prediction=torch.zeros(40, 32), target=torch.zeros(40, 32))]
     figure = episode_strip(rows, tmp_path / "strip.png")
     # 4 of 12 columns are shared; void rows do not change that; nothing found where nothing is.
     assert [axis.get_xlabel() for axis in figure.axes[7:-1:9]] == ["IoU 0.33", "IoU 0.33", "IoU 1.00"]
@@ -98,7 +98,7 @@ def test_masks_of_support_and_truth_have_one_colour_and_predictions_another(one_
     panels = shown(one_row)
     blue, orange = torch.tensor([0, 160, 255]), torch.tensor([255, 85, 0])
     assert panels["query"].unique().tolist() == [60]
-    for title, colour, other in (("support", blue, orange), ("truth", blue, orange), ("prediction", orange, blue)):
+    for title, colour, other in (("support", blue, orange), ("target", blue, orange), ("prediction", orange, blue)):
         assert (panels[title] == colour).all(-1).any()
         assert not (panels[title] == other).all(-1).any()
 
@@ -106,7 +106,7 @@ def test_masks_of_support_and_truth_have_one_colour_and_predictions_another(one_
 def test_networks_have_a_column_each_with_their_own_iou(tmp_path: Path) -> None:
     rows = [without_maps()._replace(prediction={"baseline": box(40, 32, 8), "DPCN": box(40, 32, 4)})]
     figure = episode_strip(rows, tmp_path / "strip.png")
-    assert titles(figure) == ["support", "query", "baseline", "DPCN", "truth"]
+    assert titles(figure) == ["support", "query", "baseline", "DPCN", "target"]
     assert [axis.get_xlabel() for axis in figure.axes] == ["", "", "IoU 0.33", "IoU 1.00", ""]
 
 
@@ -114,7 +114,7 @@ def test_shots_have_a_column_each_and_fewer_shots_leave_columns_empty(tmp_path: 
     image = torch.full((3, 20, 30), 90, dtype=torch.uint8)
     three = without_maps()._replace(support_image=[image] * 3, support_mask=[box(20, 30, left) for left in (2, 8, 15)])
     figure = episode_strip([three, without_maps()], tmp_path / "strip.png")
-    assert titles(figure) == ["support 1", "support 2", "support 3", "query", "prediction", "truth"]
+    assert titles(figure) == ["support 1", "support 2", "support 3", "query", "prediction", "target"]
     shots = [torch.tensor(axis.images[0].get_array().data) for axis in figure.axes[:3]]
     assert not torch.equal(shots[0], shots[1])
     assert [[text.get_text() for text in axis.texts] for axis in figure.axes[6:9]] == [[], ["none"], ["none"]]
@@ -126,8 +126,8 @@ def test_maps_say_which_values_they_have(tmp_path: Path) -> None:
     assert figure.axes[6].get_xlabel() == "0.01 to 0.12"
 
 
-def test_rows_are_as_high_as_their_pictures(tmp_path: Path) -> None:
-    flat = EpisodePicture(*(torch.zeros(size) for size in [(3, 20, 40), (20, 40), (3, 20, 40), (20, 40), (20, 40)]))
+def test_rows_are_as_high_as_their_images(tmp_path: Path) -> None:
+    flat = EpisodeRow(*(torch.zeros(size) for size in [(3, 20, 40), (20, 40), (3, 20, 40), (20, 40), (20, 40)]))
     flat = flat._replace(support_image=torch.zeros(3, 20, 40).byte(), query_image=torch.zeros(3, 20, 40).byte())
     figure = episode_strip([flat, without_maps()], tmp_path / "strip.png")
     heights = [figure.axes[place].get_position().height for place in (1, 5)]
@@ -141,7 +141,7 @@ def test_label_keeps_its_line_breaks(tmp_path: Path) -> None:
 
 def test_columns_that_no_row_has_are_left_out(tmp_path: Path) -> None:
     figure = episode_strip([without_maps(), without_maps()], tmp_path / "strip.png")
-    assert titles(figure) == ["support", "query", "prediction", "truth"]
+    assert titles(figure) == ["support", "query", "prediction", "target"]
     assert len(figure.axes) == 8
 
 
@@ -155,7 +155,7 @@ def test_row_without_maps_beside_one_with_says_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [[episode()], [without_maps()], [episode()] * 3])
 @pytest.mark.parametrize("note", ["", "a protocol_of $many words, scored " * 12])
-def test_nothing_is_cut_off(tmp_path: Path, rows: list[EpisodePicture], note: str) -> None:
+def test_nothing_is_cut_off(tmp_path: Path, rows: list[EpisodeRow], note: str) -> None:
     figure = episode_strip(rows, tmp_path / "strip.png", note=note)
     assert figure.get_supxlabel().split() == note.split()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
@@ -172,7 +172,7 @@ def test_nothing_is_cut_off(tmp_path: Path, rows: list[EpisodePicture], note: st
         ([episode(activation_maps=torch.rand(2, 8, 8))], "strip.png", r"``activation_maps``: expected 3 .*\(2, 8, 8\)"),
         ([episode(initial_mask=torch.rand(1, 8, 8))], "strip.png", r"``initial_mask``: expected 2 axes"),
         ([episode(refined_mask=torch.rand(8))], "strip.png", r"``refined_mask``: expected 2 axes"),
-        ([episode(truth=box(39, 32, 4))], "strip.png", r"``truth``: expected H=40 .* comes from ``prediction``"),
+        ([episode(target=box(39, 32, 4))], "strip.png", r"``target``: expected H=40 .* comes from ``prediction``"),
         ([episode(prediction={})], "strip.png", "``prediction``: expected one or several by names .* got none"),
         ([episode(prediction={"query": box(40, 32, 4)})], "strip.png", "``prediction``: .* other than .* got query"),
         ([episode(support_mask=[])], "strip.png", "``support_mask``: expected one for each .* 0 masks and 1 images"),
@@ -180,7 +180,7 @@ def test_nothing_is_cut_off(tmp_path: Path, rows: list[EpisodePicture], note: st
         ([episode()], "strip", r"``path``: expected a suffix among"),
     ],
 )
-def test_strip_names_what_is_wrong(tmp_path: Path, rows: list[EpisodePicture], name: str, text: str) -> None:
+def test_strip_names_what_is_wrong(tmp_path: Path, rows: list[EpisodeRow], name: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         episode_strip(rows, tmp_path / name)
 

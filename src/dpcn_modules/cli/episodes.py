@@ -5,14 +5,13 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from dpcn_modules.cli.protocols import expand
-from dpcn_modules.cli.recipes import RecipeCLI, RecipeTask
+from dpcn_modules.cli.fit import ConfigCLI, ConfigTask, expand_protocol
 from dpcn_modules.data import manifest_hash, manifest_lines
 from dpcn_modules.training import EpisodeDataModule
 
 
-class DataCLI(RecipeCLI):
-    """A recipe of which the data is made, and neither network nor trainer."""
+class DataCLI(ConfigCLI):
+    """A config of which the data is made, and neither network nor trainer."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -26,16 +25,16 @@ class DataCLI(RecipeCLI):
 
 
 def run(arguments: list[str]) -> None:
-    """Write the episodes of the test of a recipe as JSON lines.
+    """Write the episodes of the test of a config as JSON lines.
 
     Args:
-        arguments: those after ``dpcn episodes``: a recipe, its changes, and ``--output FILE``.
+        arguments: those after ``dpcn episodes``: configs, settings, and ``--output FILE``.
 
     Raises:
         FileExistsError: the file is there and holds other episodes.
     """
-    arguments = expand("episodes", arguments)
-    cli = DataCLI(RecipeTask, EpisodeDataModule, args=arguments, run=False, seed_everything_default=0)
+    arguments = expand_protocol("episodes", arguments)
+    cli = DataCLI(ConfigTask, EpisodeDataModule, args=arguments, run=False, seed_everything_default=0)
     lines = list(manifest_lines(cli.datamodule.test_dataset()))
     path, digest = Path(cli.config.output), manifest_hash(lines)
     if path.exists() and manifest_hash(path.read_text(encoding="utf-8").splitlines()) != digest:

@@ -12,9 +12,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from dpcn_modules.cli.episodes import DataCLI
+from dpcn_modules.cli.fit import ConfigTask
 from dpcn_modules.cli.protocols import expand
-from dpcn_modules.cli.recipes import RecipeTask
-from dpcn_modules.cli.results import file_hash, software
 from dpcn_modules.data import Episode, EpisodeDataset, View, manifest_hash, manifest_lines, target_mask
 from dpcn_modules.data.boxes import annotate
 from dpcn_modules.evaluation import (
@@ -25,14 +24,15 @@ from dpcn_modules.evaluation import (
     one_shot_logits,
     predicted_mask,
 )
+from dpcn_modules.evaluation.results import file_hash, software
 from dpcn_modules.models import FewShotNetwork, load_model
-from dpcn_modules.models.build import settings_of
+from dpcn_modules.models.factory import settings_of
 from dpcn_modules.training import EpisodeDataModule
-from dpcn_modules.viz import EpisodePicture, episode_strip, fold_curves, sweep_curve
+from dpcn_modules.viz import EpisodeRow, episode_strip, fold_curves, sweep_curve
 from dpcn_modules.viz.runs import describe_data, read_config, read_result, setting, sweep_lines
 
 _EPISODES = {
-    "strips": "supports, query, the predictions of checkpoints side by side, truth (figures 5, A3 to A6)",
+    "strips": "supports, query, the predictions of checkpoints side by side, ground truth (figures 5, A3 to A6)",
     "activations": "the activation maps and pseudo masks of a checkpoint (figure A7)",
 }
 _CLASSES_SHOWN = 3
@@ -131,7 +131,7 @@ class _EpisodesCLI(DataCLI):
 def _draw_episodes(kind: str, arguments: list[str]) -> None:
     arguments = [re.sub("^--episodes(?==|$)", "--data.manifest", each) for each in expand("episodes", arguments)]
     cli = _EpisodesCLI(
-        RecipeTask,
+        ConfigTask,
         EpisodeDataModule,
         args=arguments,
         run=False,
@@ -139,7 +139,7 @@ def _draw_episodes(kind: str, arguments: list[str]) -> None:
         parser_kwargs={"description": f"dpcn figures {kind}: {_EPISODES[kind]}; --output {_OUTPUT}"},
     )
     data, fusion = cli.datamodule, cli.config.model.fusion
-    data.truth = "original"  # pictures are drawn and scored at their own size, whatever a test does
+    data.target = "original"  # images are drawn and scored at their own size, whatever a test does
     outputs, files = _outputs(cli.config.output), _named_files(cli.config.checkpoint)
     networks = {name: load_model(file) for name, file in files.items()}
     windows = _windows(networks) if kind == "activations" else ()
@@ -148,9 +148,9 @@ def _draw_episodes(kind: str, arguments: list[str]) -> None:
     for index in _indices(dataset, cli.config.indices):
         spec, names = dataset.spec(index), dataset.source
         class_name = names.class_names[spec.class_id]
-        rows.append(_picture(dataset, index, networks, fusion, with_maps=bool(windows)))
-        supports = ", ".join(names.picture_name(support) for support in spec.supports)
-        lines.append(f"episode {index}: {class_name}, query {names.picture_name(spec.query)}, supports {supports}")
+        rows.append(_image(dataset, index, networks, fusion, with_maps=bool(windows)))
+        supports = ", ".join(names.image_name(support) for support in spec.supports)
+        lines.append(f"episode {index}: {class_name}, query {names.image_name(spec.query)}, supports {supports}")
     fused = "" if fusion == "concat" else f"; one-shot masks fused by {fusion}"
     protocol = f"protocol: {data.protocol()}{fused}; episodes {manifest_hash(manifest_lines(dataset))}"
     colours = "blue: masks that were given; orange: predictions; IoU without void pixels"
@@ -202,24 +202,24 @@ def _indices(dataset: EpisodeDataset, given: Sequence[int] | None) -> list[int]:
     return list(first.values())
 
 
-def _picture(
+def _image(
     dataset: EpisodeDataset, index: int, networks: Mapping[str, FewShotNetwork], fusion: Fusion, *, with_maps: bool
-) -> EpisodePicture:
-    """An episode with what the networks make of it, at the pictures' own sizes."""
+) -> EpisodeRow:
+    """An episode with what the networks make of it, at the images' own sizes."""
     spec, episode, source = dataset.spec(index), dataset[index], dataset.source
     supports = [source.load(support) for support in spec.supports]
     masks = [annotate(target_mask(mask, spec.class_id), dataset.annotation) for _, mask in supports]
     height, width = episode.query_mask.shape
-    picture = EpisodePicture(
+    image = EpisodeRow(
         support_image=[image for image, _ in supports],
         support_mask=masks,
         query_image=source.load(spec.query)[0],
         prediction={name: _segment(network, episode, fusion) for name, network in networks.items()},
-        truth=episode.query_mask,
+        target=episode.query_mask,
         label=f"{source.class_names[spec.class_id]}\nepisode {index}",
     )
     if not with_maps:
-        return picture
+        return image
     (network,) = networks.values()
     with torch.inference_mode():
         prediction = network(*_views(episode)[0])
@@ -228,7 +228,7 @@ def _picture(
         return torch.stack([logits_at_original_size(each.expand(2, -1, -1), (height, width))[0] for each in maps])
 
     maps, initial, refined = prediction.activation_maps, prediction.initial_mask, prediction.refined_mask
-    return picture._replace(
+    return image._replace(
         activation_maps=at_size(maps[0]),
         initial_mask=at_size(initial[0])[0],
         refined_mask=None if refined is None else at_size(refined[0])[0],

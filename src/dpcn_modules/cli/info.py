@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from dpcn_modules import __version__
-from dpcn_modules.functional._backends import BACKENDS, BY_NAME_ONLY, choose
+from dpcn_modules.functional import describe_backends
 
 _PACKAGES = ("torch", "torchvision", "einops", "numpy", "lightning", "torchmetrics")
 _EXTRAS = {
@@ -77,22 +77,7 @@ def _extra(name: str) -> str:
 
 def _backends() -> dict[str, str]:
     """What "auto" picks on each device, and for each backend, whether it can run and why not."""
-    rows = {}
-    for name in ("auto", *BACKENDS):
-        note = ""
-        if name in BY_NAME_ONLY:
-            note = f"; auto leaves it out, since it is {BY_NAME_ONLY[name]}; name it: backend={name!r}"
-        for device in ("cpu", "cuda"):
-            rows[f"{name} on {device}"] = _backend(name, device) + note
-    return rows
-
-
-def _backend(name: str, device: str) -> str:
-    if device == "cuda" and not torch.cuda.is_available():
-        return "cannot run: there is no CUDA device"
-    x, kernels = torch.zeros(2, 8, 16, 16, device=device), torch.zeros(2, 8, 5, 5, device=device)
-    if name == "auto":
-        picked = choose("auto", x, [kernels])
-        return "picks " + next(known for known, backend in BACKENDS.items() if backend is picked)
-    reason = BACKENDS[name].why_not(x, [kernels])
-    return "can run" if reason is None else f"cannot run: {reason}"
+    cpu = describe_backends("cpu")
+    absent = dict.fromkeys(cpu, "cannot run: there is no CUDA device")
+    cuda = describe_backends("cuda") if torch.cuda.is_available() else absent
+    return {f"{name} on {device}": rows[name] for name in cpu for device, rows in (("cpu", cpu), ("cuda", cuda))}

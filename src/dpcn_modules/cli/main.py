@@ -33,41 +33,28 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     # Lightning's command line has a parser of its own, and takes seconds to import.
-    if argv and argv[0] in ("fit", "test", "episodes", "figures", "table"):
+    if argv and argv[0] in ("fit", "test", "episodes"):
         require("lightning", "torchmetrics", "jsonargparse", extra="train")
-        from dpcn_modules.cli import episodes, inherit, recipes, table_runs
+        from dpcn_modules.cli import episodes, fit
 
-        # It is handed what was typed, with the bases of recipes resolved, and fears a mix-up.
+        # Lightning warns that its own arguments could be confused with the process's.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-        if argv[0] == "table":
-            return table_runs.run(argv[1:])
         if argv[0] == "episodes":
-            with inherit.resolved(argv[1:]) as arguments:
-                episodes.run(arguments)
-        elif argv[0] == "figures":
-            require("matplotlib", extra="viz")
-            from dpcn_modules.cli import figures
-
-            with inherit.resolved(argv[1:]) as arguments:
-                figures.run(arguments)
+            episodes.run(argv[1:])
         else:
-            recipes.run(argv[0], argv[1:])
+            fit.run(argv[0], argv[1:])
         return 0
     from dpcn_modules.cli import info, prepare, segment
 
     parser = argparse.ArgumentParser(prog="dpcn", description="Few-shot semantic segmentation.")
     parser.add_argument("--version", action="version", version=f"dpcn_modules {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{fit,test,episodes,figures,table,segment,prepare,info}"
-    )
-    commands.add_parser("fit", help="train a network by a recipe (dpcn fit --help)")
-    commands.add_parser("test", help="score a checkpoint by a recipe (dpcn test --help)")
-    commands.add_parser("episodes", help="write the episodes of a recipe's test (dpcn episodes --help)")
-    commands.add_parser("table", help="run a table of the paper and print it beside ours (dpcn table --help)")
-    commands.add_parser("figures", help="draw the paper's figures (dpcn figures --help)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{fit,test,episodes,segment,prepare,info}")
+    commands.add_parser("fit", help="train a network by a config (dpcn fit --help)")
+    commands.add_parser("test", help="score a checkpoint by a config (dpcn test --help)")
+    commands.add_parser("episodes", help="write the episodes of a config's test (dpcn episodes --help)")
     for name, module, text in (
-        ("segment", segment, "segment pictures with a checkpoint and a few masked pictures"),
+        ("segment", segment, "segment images with a checkpoint and a few masked images"),
         ("prepare", prepare, "a data set's masks and lists from its raw downloads"),
         ("info", info, "versions, devices, and which backends can run"),
     ):

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.cli.inherit import read_file, resolve
-from dpcn_modules.cli.tables import table as as_columns
-from dpcn_modules.data.folds import FOLDS
+from dpcn_modules.data.datasets.folds import FOLDS
+from dpcn_modules.evaluation.results import table as as_columns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

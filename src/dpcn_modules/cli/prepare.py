@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from dpcn_modules._checks import require
-from dpcn_modules.data import Coco20i, PictureSource, Split
-from dpcn_modules.data._coco_masks import Overlap
-from dpcn_modules.data._decoding import few
-from dpcn_modules.data.folds import FOLDS
-from dpcn_modules.data.prepare_pascal import FULL, PascalReport, PreparedList, Progress, prepare_pascal
+from dpcn_modules.data import Coco20i, ImageSource, Split
+from dpcn_modules.data.datasets.coco_masks import Overlap
+from dpcn_modules.data.datasets.folds import FOLDS
+from dpcn_modules.data.datasets.prepare_pascal import FULL, PascalReport, PreparedList, Progress, prepare_pascal
+from dpcn_modules.data.decoding import few
 
 Sections = Mapping[str, Mapping[str, str]]
 
@@ -26,7 +26,7 @@ SHOTS = 5  # the most that the field tests with
 
 
 class CocoSplit(NamedTuple):
-    """The masks of a split, and its pictures; those of the test in each fold.
+    """The masks of a split, and its images; those of the test in each fold.
 
     Attributes:
         name: the annotation file.
@@ -44,7 +44,7 @@ class CocoSplit(NamedTuple):
     drawn: int
     size: int
     full: int | None
-    sources: Sequence[PictureSource]
+    sources: Sequence[ImageSource]
 
     @property
     def complete(self) -> bool:
@@ -162,7 +162,7 @@ def _coco_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--year", choices=list(COCO_FULL), default="2014", help="of COCO's own files, by default 2014")
     which.add_argument("--annotations", type=Path, metavar="FILE", help=f"one instances json instead, {inside}")
-    parser.add_argument("--images", type=Path, metavar="DIR", help=f"the folder of its pictures, {inside}")
+    parser.add_argument("--images", type=Path, metavar="DIR", help=f"the folder of its images, {inside}")
     parser.add_argument(
         "--overlap", choices=get_args(Overlap), default="smaller_on_top", help="which of two instances is seen"
     )
@@ -188,7 +188,7 @@ def _coco(args: argparse.Namespace) -> int:
 
 
 def _coco_files(args: argparse.Namespace) -> dict[Split, tuple[Path, Path]]:
-    """The annotation file and the folder of pictures of each split; a file given by name is that of the test."""
+    """The annotation file and the folder of images of each split; a file given by name is that of the test."""
     if (args.annotations is None) != (args.images is None):
         raise ValueError("``--annotations`` and ``--images`` go together; without both, ``--year`` says the names.")
     if args.annotations is not None:
@@ -218,21 +218,21 @@ def coco_sections(done: Sequence[CocoSplit], missing: Mapping[str, str]) -> Sect
     """The report on COCO-20i as titles with rows."""
     found, made = {}, {}
     for each in done:
-        text = f"{each.masks} pictures with objects" + (f" of {each.full}" if each.full else "")
+        text = f"{each.masks} images with objects" + (f" of {each.full}" if each.full else "")
         found[each.name] = text + ("" if each.complete else " (not the published file?)")
         words = f"{each.drawn} drawn, {each.masks - each.drawn} kept"
         made[each.name] = f"{each.masks} masks: {words}; {each.size / 1e6:.1f} MB: {each.folder}"
     test = [each for each in done if len(each.sources) == FOLDS]
     folds = {f"fold {fold}": _fold_row(source) for each in test for fold, source in enumerate(each.sources)}
-    title = "test pictures (interleaved folds; a class counts from 2048 px on)"
+    title = "test images (interleaved folds; a class counts from 2048 px on)"
     return {"found": found, "missing": missing, "made": made, title: folds}
 
 
-def _fold_row(source: PictureSource) -> str:
-    counts = {name: len(source.pictures_of(class_id)) for class_id, name in source.class_names.items()}
+def _fold_row(source: ImageSource) -> str:
+    counts = {name: len(source.images_of(class_id)) for class_id, name in source.class_names.items()}
     scarce = [f"{name} ({count})" for name, count in counts.items() if count <= SHOTS]
-    text = f"; {SHOTS} shots need {SHOTS + 1} pictures of a class, fewer have {', '.join(scarce)}" if scarce else ""
-    return f"{len(source.pictures)} pictures of {len(counts)} classes{text}"
+    text = f"; {SHOTS} shots need {SHOTS + 1} images of a class, fewer have {', '.join(scarce)}" if scarce else ""
+    return f"{len(source.images)} images of {len(counts)} classes{text}"
 
 
 # A data set: what it is, its arguments, and what prepares it, prints the report and gives the exit status.

@@ -1,4 +1,4 @@
-"""`dpcn segment`: masks of something new in pictures, shown by a few masked pictures of it."""
+"""`dpcn segment`: masks of something new in images, shown by a few masked images of it."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dpcn_modules.data.images import SUFFIXES, load_image
+from dpcn_modules.data.io import SUFFIXES, load_image
 from dpcn_modules.segmenter import FewShotSegmenter
 from dpcn_modules.viz.overlay import overlay
 
@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     paths = {"type": Path, "nargs": "+", "required": True, "metavar": "PATH"}
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="written by dpcn fit")
-    parser.add_argument("--support", **paths, help="one or more pictures that show the object")  # type: ignore[arg-type]
+    parser.add_argument("--support", **paths, help="one or more images that show the object")  # type: ignore[arg-type]
     parser.add_argument("--mask", **paths, help="their masks, in the same order")  # type: ignore[arg-type]
     parser.add_argument(
         "--class-id", type=int, metavar="N", help="the object's value in masks of class ids (such as PASCAL VOC's)"
     )
-    parser.add_argument("--query", **paths, help="pictures to segment, or folders of them")  # type: ignore[arg-type]
+    parser.add_argument("--query", **paths, help="images to segment, or folders of them")  # type: ignore[arg-type]
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets NAME.png and NAME_overlay.jpg")
     parser.add_argument(
         "--size", type=int, metavar="N", help="side of the square that the network sees (as in its training)"
@@ -35,16 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment the pictures.
+    """Segment the images.
 
     Returns:
-        The exit status: 1 if some picture could not be read (it is named on stderr, and the others are done), else 0.
+        The exit status: 1 if some image could not be read (it is named on stderr, and the others are done), else 0.
 
     Raises:
-        FileNotFoundError: checkpoint or support is missing, or a query folder holds no picture.
+        FileNotFoundError: checkpoint or support is missing, or a query folder holds no image.
         ValueError: as :class:`FewShotSegmenter`, two queries of one name, or a result that would replace a given file.
     """
-    queries = _pictures(args.query)
+    queries = _images(args.query)
     results = _results(queries, args.output, inputs=[*queries, *args.support, *args.mask])
     device = None if args.device == "auto" else args.device
     segmenter = FewShotSegmenter.from_checkpoint(args.checkpoint, size=args.size, device=device)
@@ -53,30 +53,30 @@ def run(args: argparse.Namespace) -> int:
     broken = 0
     for query, (mask_path, overlay_path) in zip(queries, results, strict=True):
         try:
-            picture = load_image(query)
+            image = load_image(query)
         except (OSError, ValueError) as error:
             broken += 1
             print(f"dpcn: skipped: {error}", file=sys.stderr)
             continue
-        mask = segmenter.segment(picture, threshold=args.threshold)
-        _save(mask, overlay(picture, mask), mask_path, overlay_path)
+        mask = segmenter.segment(image, threshold=args.threshold)
+        _save(mask, overlay(image, mask), mask_path, overlay_path)
         print(f"{query}: {mask.float().mean():.1%} foreground -> {mask_path}")
     if broken:
-        print(f"dpcn: {broken} of {len(queries)} pictures could not be read.", file=sys.stderr)
+        print(f"dpcn: {broken} of {len(queries)} images could not be read.", file=sys.stderr)
     return 1 if broken else 0
 
 
-def _pictures(paths: Sequence[Path]) -> list[Path]:
-    """The paths, each folder replaced by the pictures in it."""
-    pictures = []
+def _images(paths: Sequence[Path]) -> list[Path]:
+    """The paths, each folder replaced by the images in it."""
+    images = []
     for path in paths:
         found = [path]
         if path.is_dir():
             found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
             if not found:
-                raise FileNotFoundError(f"``--query``: no pictures ({', '.join(SUFFIXES)}) in the folder {path}.")
-        pictures += found
-    return pictures
+                raise FileNotFoundError(f"``--query``: no images ({', '.join(SUFFIXES)}) in the folder {path}.")
+        images += found
+    return images
 
 
 def _results(queries: Sequence[Path], output: Path, *, inputs: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -95,7 +95,7 @@ def _results(queries: Sequence[Path], output: Path, *, inputs: Sequence[Path]) -
             owners[target] = query
             if output.resolve() in folders and target.exists():
                 raise ValueError(
-                    f"``--output``: {target} would be replaced, and it lies among the pictures that were given; "
+                    f"``--output``: {target} would be replaced, and it lies among the images that were given; "
                     f"choose another folder."
                 )
         results.append(targets)

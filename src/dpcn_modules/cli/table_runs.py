@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.cli.paper_tables import Row, place, read_result, read_table, show
-from dpcn_modules.data.folds import FOLDS
+from dpcn_modules.data.datasets.folds import FOLDS
 
 Call = Callable[[list[str]], int]
 

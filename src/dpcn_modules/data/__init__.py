@@ -1,39 +1,34 @@
-"""Labelled pictures, and the episodes drawn from them."""
+"""Labelled images, and the episodes sampled from them."""
 
-from dpcn_modules.data.batches import EpisodeSampler, collate_episodes
 from dpcn_modules.data.boxes import Annotation, filled_boxes
-from dpcn_modules.data.coco import Coco20i
+from dpcn_modules.data.datasets import (
+    COCO_CLASSES,
+    PASCAL_CLASSES,
+    ClassFolders,
+    Coco20i,
+    Pascal5i,
+    Shapes,
+    coco_classes,
+    pascal_classes,
+)
 from dpcn_modules.data.episodes import (
-    Draw,
     Episode,
     EpisodeDataset,
+    EpisodeSampler,
     EpisodeSpec,
+    Sampling,
+    Transform,
     View,
-    draw_episode,
+    collate_episodes,
+    manifest_hash,
+    manifest_lines,
+    read_manifest,
+    sample_episode,
     target_mask,
 )
-from dpcn_modules.data.folder import ClassFolders
-from dpcn_modules.data.folds import COCO_CLASSES, PASCAL_CLASSES, coco_classes, pascal_classes
-from dpcn_modules.data.images import (
-    ImageLike,
-    as_image,
-    as_mask,
-    binary_mask,
-    check_same_size,
-    load_image,
-    load_mask,
-)
-from dpcn_modules.data.manifest import manifest_hash, manifest_lines, read_manifest
-from dpcn_modules.data.pascal import Pascal5i
-from dpcn_modules.data.shapes import Shapes
-from dpcn_modules.data.source import FoldedData, PictureSource, Split
-from dpcn_modules.data.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TestTransform,
-    TrainTransform,
-    denormalise,
-)
+from dpcn_modules.data.io import ImageLike, as_image, as_mask, binary_mask, check_same_size, load_image, load_mask
+from dpcn_modules.data.source import FoldedData, ImageSource, Split
+from dpcn_modules.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform, TrainTransform, denormalise
 
 __all__ = [
     "COCO_CLASSES",
@@ -43,19 +38,20 @@ __all__ = [
     "Annotation",
     "ClassFolders",
     "Coco20i",
-    "Draw",
     "Episode",
     "EpisodeDataset",
     "EpisodeSampler",
     "EpisodeSpec",
     "FoldedData",
     "ImageLike",
+    "ImageSource",
     "Pascal5i",
-    "PictureSource",
+    "Sampling",
     "Shapes",
     "Split",
     "TestTransform",
     "TrainTransform",
+    "Transform",
     "View",
     "as_image",
     "as_mask",
@@ -64,7 +60,6 @@ __all__ = [
     "coco_classes",
     "collate_episodes",
     "denormalise",
-    "draw_episode",
     "filled_boxes",
     "load_image",
     "load_mask",
@@ -72,5 +67,6 @@ __all__ = [
     "manifest_lines",
     "pascal_classes",
     "read_manifest",
+    "sample_episode",
     "target_mask",
 ]

@@ -8,8 +8,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from dpcn_modules._checks import check_shapes
-from dpcn_modules.data.images import VOID
+from dpcn_modules._checks import VOID, check_shapes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,19 +18,19 @@ _BLUR_SIGMA = 1.1  # what OpenCV takes for a 5 x 5 window when it is given none,
 
 
 class TrainTransform:
-    """PFENet's training augmentation, one draw per picture.
+    """PFENet's training augmentation, one draw per image.
 
-    In this order: a random scale (picture bilinear, mask nearest); a random rotation, the picture padded with
-    the mean colour and the mask with 255; a Gaussian blur of 5 x 5, picture only; a horizontal flip; a random
-    crop, padded on all sides with the mean colour and 255 where the picture is smaller; ImageNet
+    In this order: a random scale (image bilinear, mask nearest); a random rotation, the image padded with
+    the mean colour and the mask with 255; a Gaussian blur of 5 x 5, image only; a horizontal flip; a random
+    crop, padded on all sides with the mean colour and 255 where the image is smaller; ImageNet
     normalisation. The crop is drawn again until it keeps enough of the target; if no draw does, the one that
     keeps most is taken. Every choice is drawn from torch's global generator.
 
     Args:
         size: side of the square crop; PFENet's is 473 (641 on COCO).
         scale: lowest and highest scale; (0.9, 1.1) on PASCAL, (0.8, 1.25) on COCO.
-        long_side: first bring the picture's long side to this many pixels; None leaves it, as PFENet does, whose crop
-            is about as large as the pictures are. A crop much smaller than them needs it.
+        long_side: first bring the image's long side to this many pixels; None leaves it, as PFENet does, whose crop
+            is about as large as the images are. A crop much smaller than them needs it.
         degrees: highest angle of the rotation to either side.
         rotation_p: probability of a rotation.
         blur_p: probability of a blur.
@@ -85,7 +84,7 @@ class TrainTransform:
         )
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment a picture and its mask together."""
+        """Augment an image and its mask together."""
         check_shapes(image=(image, "3 H W"), mask=(mask, "H W"))
         image, mask = tv_tensors.Image(image), tv_tensors.Mask(mask)
         factor = float(torch.empty(()).uniform_(*self.scale))
@@ -122,9 +121,9 @@ class TrainTransform:
 
 
 class TestTransform:
-    """The whole picture on a square canvas: the same every time.
+    """The whole image on a square canvas: the same every time.
 
-    The aspect is kept and the long side brought to ``size`` (picture bilinear, mask nearest); the result lies
+    The aspect is kept and the long side brought to ``size`` (image bilinear, mask nearest); the result lies
     at the top left of a canvas of the mean colour, the mask on one of 255; ImageNet normalisation.
 
     Args:
@@ -147,7 +146,7 @@ class TestTransform:
         self.size = size
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Lay a picture and its mask on the canvas."""
+        """Lay an image and its mask on the canvas."""
         check_shapes(image=(image, "3 H W"), mask=(mask, "H W"))
         factor = self.size / max(mask.shape)
         image, mask = _resize(tv_tensors.Image(image), tv_tensors.Mask(mask), factor)
@@ -157,7 +156,7 @@ class TestTransform:
 
 
 def denormalise(image: Tensor) -> Tensor:
-    """Turn normalised pictures back into 8-bit ones, to look at.
+    """Turn normalised images back into 8-bit ones, to look at.
 
     Args:
         image: ``(..., 3, H, W)``, normalised with the ImageNet mean and standard deviation.
@@ -180,7 +179,7 @@ def _resize(image: Any, mask: Any, factor: float) -> tuple[Any, Any]:
 
 
 def _pad(image: Any, mask: Any, sides: list[int]) -> tuple[Any, Any]:
-    """Pad left, top, right, bottom: the picture with the mean colour, the mask with 255."""
+    """Pad left, top, right, bottom: the image with the mean colour, the mask with 255."""
     return F.pad(image, sides, fill=_MEAN_COLOUR), F.pad(mask, sides, fill=VOID)
 
 

@@ -1,4 +1,4 @@
-"""Features of pictures, kept in memory, so that a test encodes each picture once and not once an episode."""
+"""Features of images, kept in memory, so that a test encodes each image once and not once an episode."""
 
 import re
 from collections import OrderedDict
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dpcn_modules._checks import check_shapes
-from dpcn_modules.interface import ImageFeatures, TwoDoorModel
+from dpcn_modules.interface import EncodeDecodeModel, ImageFeatures
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 _TEXT = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?B)?\s*", re.IGNORECASE)
@@ -44,20 +44,20 @@ def parse_bytes(amount: int | str, name: str = "budget") -> int:
 
 
 class FeatureCache:
-    """Keep the features of pictures up to a budget of memory; those not used for longest go first.
+    """Keep the features of images up to a budget of memory; those not used for longest go first.
 
     Features stay on the device that made them, and are those of one network with the weights of that moment:
     :meth:`clear` it whenever either changes. Beside the budget, a batch needs memory for its own features.
 
     Args:
-        budget: bytes, or text such as "4GB" (:func:`parse_bytes`). A picture whose features exceed it is not kept.
+        budget: bytes, or text such as "4GB" (:func:`parse_bytes`). An image whose features exceed it is not kept.
 
     Attributes:
         budget: in bytes.
         bytes: what the kept features take.
         hits: how often features were there.
-        misses: how often they were not, and a picture had to be encoded.
-        needed: the budget with which every picture so far would have been kept.
+        misses: how often they were not, and an image had to be encoded.
+        needed: the budget with which every image so far would have been kept.
 
     Raises:
         TypeError, ValueError: ``budget`` is no amount of memory.
@@ -78,15 +78,15 @@ class FeatureCache:
     def clear(self) -> None:
         """Forget all features and counts."""
         self._kept: OrderedDict[Hashable, ImageFeatures] = OrderedDict()  # the next to go first
-        self._sizes: dict[Hashable, int] = {}  # of every picture so far, kept or not
+        self._sizes: dict[Hashable, int] = {}  # of every image so far, kept or not
         self.bytes = self.hits = self.misses = self.needed = 0
 
     def __len__(self) -> int:
-        """Number of pictures kept."""
+        """Number of images kept."""
         return len(self._kept)
 
     def get(self, key: Hashable) -> ImageFeatures | None:
-        """The features of a picture, or None; counts a hit or a miss."""
+        """The features of an image, or None; counts a hit or a miss."""
         features = self._kept.get(key)
         if features is None:
             self.misses += 1
@@ -96,7 +96,7 @@ class FeatureCache:
         return features
 
     def put(self, key: Hashable, features: ImageFeatures) -> ImageFeatures:
-        """Keep the features of one picture, if the budget allows.
+        """Keep the features of one image, if the budget allows.
 
         Args:
             key: finds them again.
@@ -120,17 +120,17 @@ class FeatureCache:
     @torch.no_grad()
     def encode(
         self,
-        model: TwoDoorModel,
+        model: EncodeDecodeModel,
         query_image: Tensor,
         support_images: Tensor,
         *,
         query_names: Sequence[str],
         support_names: Sequence[Sequence[str]],
     ) -> tuple[ImageFeatures, ImageFeatures]:
-        """Give the features of a batch of episodes; pictures that are not there are encoded, each once.
+        """Give the features of a batch of episodes; images that are not there are encoded, each once.
 
-        A picture is known by its name, its size and its content: two pictures of one name, or one at two sizes, are
-        two. At most B pictures are encoded at a time.
+        An image is known by its name, its size and its content: two images of one name, or one at two sizes, are
+        two. At most B images are encoded at a time.
 
         Args:
             model: the network; put it into evaluation mode first.
@@ -143,19 +143,19 @@ class FeatureCache:
             Features of the queries, mid ``(B, C, H, W)``, and of the supports, mid ``(B, K, C, H, W)``; no gradient.
 
         Raises:
-            ValueError: shapes disagree, or there are not as many names as pictures.
+            ValueError: shapes disagree, or there are not as many names as images.
         """
         lengths = check_shapes(query_image=(query_image, "B 3 Hi Wi"), support_images=(support_images, "B K 3 Hi Wi"))
         B, K = lengths["B"], lengths["K"]
         if len(query_names) != B or [len(names) for names in support_names] != [K] * B:
             raise ValueError(
-                f"``query_names`` and ``support_names``: expected {B} and {B} times {K}, as there are pictures, got "
+                f"``query_names`` and ``support_names``: expected {B} and {B} times {K}, as there are images, got "
                 f"{len(query_names)} and {[len(names) for names in support_names]}."
             )
-        pictures = torch.cat([query_image, support_images.flatten(0, 1)])
-        keys = _keys([*query_names, *(name for names in support_names for name in names)], pictures)
+        images = torch.cat([query_image, support_images.flatten(0, 1)])
+        keys = _keys([*query_names, *(name for names in support_names for name in names)], images)
         found: dict[Hashable, ImageFeatures] = {}
-        missing: dict[Hashable, int] = {}  # where the picture is in the batch
+        missing: dict[Hashable, int] = {}  # where the image is in the batch
         for i, key in enumerate(keys):
             if key in found or key in missing:
                 self.hits += 1
@@ -166,7 +166,7 @@ class FeatureCache:
         order = list(missing)
         for start in range(0, len(order), B):
             chunk = order[start : start + B]
-            encoded = model.encode_image(pictures[[missing[key] for key in chunk]])
+            encoded = model.encode_image(images[[missing[key] for key in chunk]])
             for i, key in enumerate(chunk):
                 found[key] = self.put(key, ImageFeatures(*(feat[i] for feat in encoded)))
         each = [found[key] for key in keys]
@@ -176,7 +176,7 @@ class FeatureCache:
     def report(self) -> str:
         """One line: what was encoded, what was found, what is held, and the budget that would have held all."""
         line = (
-            f"feature cache: {self.misses} pictures encoded, {self.hits} taken from it, {_text(self.bytes)} of "
+            f"feature cache: {self.misses} images encoded, {self.hits} taken from it, {_text(self.bytes)} of "
             f"{_text(self.budget)} held"
         )
         if self.needed > self.budget:
@@ -184,17 +184,17 @@ class FeatureCache:
         return line
 
     def _drop(self, key: Hashable) -> None:
-        """Forget the features of a picture, if they are there."""
+        """Forget the features of an image, if they are there."""
         features = self._kept.pop(key, None)
         if features is not None:
             self.bytes -= _bytes_of(features)
 
 
-def _keys(names: Sequence[str], pictures: Tensor) -> list[Hashable]:
-    """Name, size and a check sum for each of ``(N, 3, H, W)``, since a source may give two pictures one name."""
-    size = tuple(pictures.shape[1:])
+def _keys(names: Sequence[str], images: Tensor) -> list[Hashable]:
+    """Name, size and a check sum for each of ``(N, 3, H, W)``, since a source may give two images one name."""
+    size = tuple(images.shape[1:])
     # Sums of integers, which have no order and no rounding; odd weights, so that no change of one element is lost.
-    bits = pictures.float().contiguous().flatten(1).view(torch.int32)
+    bits = images.float().contiguous().flatten(1).view(torch.int32)
     weights = torch.arange(1, 2 * bits.shape[1], 2, dtype=torch.int32, device=bits.device)
     sums: list[int] = (bits * weights).sum(1).tolist()
     return [(name, size, number) for name, number in zip(names, sums, strict=True)]

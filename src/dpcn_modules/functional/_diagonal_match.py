@@ -19,7 +19,6 @@ class BestMatch(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
         s: Tensor,
         q: Tensor,
         occupied: Tensor,
@@ -27,17 +26,35 @@ class BestMatch(torch.autograd.Function):
         support_width: int,
         windows: Windows,
         chunk_size: int | None,
-    ) -> Tensor:
-        """Match the support, which is zero outside of ``occupied`` (N, P)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Match the support, which is zero outside of ``occupied`` (N, P); also return the winners, (N, A, Q)."""
         chunk_rows = s.shape[2] // width if chunk_size is None else -(-chunk_size // support_width)
         best, winner = search(s, q, occupied, Grid(width, support_width, windows, chunk_rows))
+        return best / best.new_tensor([d_h * d_w for d_h, d_w in windows]).unsqueeze(-1), winner
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keep what the backward needs."""
+        s, q, _, width, _, windows, _ = inputs
+        winner = output[1]
+        ctx.mark_non_differentiable(winner)
         ctx.save_for_backward(s, q, winner)
         ctx.windows, ctx.width = windows, width
-        return best / best.new_tensor([d_h * d_w for d_h, d_w in windows]).unsqueeze(-1)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        """Fold the axis of a vmap into N."""
+        tensors = [
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(inputs[:3], in_dims[:3], strict=True)
+        ]
+        result = BestMatch.apply(*(tensor.flatten(0, 1) for tensor in tensors), *inputs[3:])
+        best, winner = (each.unflatten(0, tensors[0].shape[:2]) for each in result)
+        return (best, winner), (0, 0)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         """Send the gradient of each maximum to the window pairs that won it."""
         s, q, winner = ctx.saved_tensors
         partner, weight = _winning_pairs(grad, winner, s.shape[2], ctx.width, ctx.windows)
@@ -54,13 +71,13 @@ def _winning_pairs(grad: Tensor, winner: Tensor, P: int, width: int, windows: Wi
 
     Returns:
         partner (N, Q, T) into P, and weight (N, Q, T), T the number of offsets of all windows. Pairs outside a
-        picture have weight 0.
+        image have weight 0.
     """
     partners, weights = [], []
     for a, window in enumerate(windows):
         steps = steps_of(window, width)
         for step in steps:
-            if abs(step) >= grad.shape[-1]:  # the picture is lower than the window
+            if abs(step) >= grad.shape[-1]:  # the image is lower than the window
                 continue
             # The product at q belongs to the window centred at q - step.
             partner = F.pad(winner[:, a] + step, (step, -step), value=-1)

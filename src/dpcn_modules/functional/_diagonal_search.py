@@ -1,6 +1,6 @@
 """The best match of every query position over all support positions, for several windows at once.
 
-Both pictures lie in raster order with a zero border between rows, so the window offset (y, x) is one step ``y *
+Both images lie in raster order with a zero border between rows, so the window offset (y, x) is one step ``y *
 width + x`` along both axes of the cosine matrix, and a window's mean is a sum along its diagonals.
 """
 
@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from dpcn_modules._checks import has_values
 
 Windows = tuple[tuple[int, int], ...]
 _DENSE = 0.75
@@ -31,7 +33,7 @@ def search(s: Tensor, q: Tensor, occupied: Tensor, grid: Grid) -> tuple[Tensor, 
     exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
     if s.device.type != "cpu" or exported:
         return _match(s, q, grid)
-    if torch.compiler.is_dynamo_compiling():
+    if not has_values(s):
         sides = [side for window in grid.windows for side in window]
         best, winner = _search_on_cpu(s, q, occupied, grid.width, grid.support_width, sides, grid.chunk_rows)
         return best, winner
@@ -47,7 +49,13 @@ def _search_occupied(s: Tensor, q: Tensor, occupied: Tensor, grid: Grid) -> tupl
     return best, winner
 
 
-@torch.library.custom_op("dpcn_modules::best_match", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "dpcn_modules::best_match",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor s, Tensor q, Tensor occupied, int width, int support_width, int[] sides, int chunk_rows) "
+    "-> (Tensor, Tensor)",
+)
 def _search_on_cpu(
     s: Tensor, q: Tensor, occupied: Tensor, width: int, support_width: int, sides: list[int], chunk_rows: int
 ) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from dpcn_modules._checks import check_finite, check_mask_values, check_shapes, with_shot_axis
+from dpcn_modules._checks import check_integer, check_mask_values, check_shapes, check_values, with_shot_axis
 
 
-def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_mask(mask: Tensor, size: tuple[int, int], *, validate: bool = True) -> Tensor:
     """Bring masks to feature size, so that no object is lost.
 
     Bilinear with aligned corners, foreground where the result is at least 0.5. Where nothing of a mask reaches
@@ -18,6 +18,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         mask: ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
         size: ``(H, W)`` of the feature.
+        validate: check shapes and values; False where the caller has done so.
 
     Returns:
         ``(B, K, H, W)`` or ``(B, H, W)`` in {0, 1}, float32.
@@ -33,10 +34,11 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
     Reference: Liu et al., CVPR 2022, sec. 3.3 and 3.5 are silent on it; docs/paper_gaps.md says why this rule.
     """
-    if not isinstance(mask, Tensor) or mask.ndim not in (3, 4):
-        got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise ValueError(f"``mask``: expected a tensor (B K Hi Wi) or (B Hi Wi), got {got}.")
-    check_mask_values("mask", mask)
+    if validate:
+        if not isinstance(mask, Tensor) or mask.ndim not in (3, 4):
+            got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(f"``mask``: expected a tensor (B K Hi Wi) or (B Hi Wi), got {got}.")
+        check_mask_values("mask", mask)
     foreground = (mask == 1).to(torch.float32)
     if tuple(mask.shape[-2:]) == tuple(size) or mask.numel() == 0:
         return foreground if mask.numel() else foreground.new_zeros(*mask.shape[:-2], *size)
@@ -50,7 +52,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.to(torch.float32).reshape(*mask.shape[:-2], *size)
 
 
-def masked_average_pool(feat: Tensor, mask: Tensor) -> Tensor:
+def masked_average_pool(feat: Tensor, mask: Tensor, *, validate: bool = True) -> Tensor:
     """Average the features of the foreground: the prototype of a class.
 
     ``p = sum(feat * mask) / sum(mask)`` per shot, then the mean over the shots that have foreground; zero where
@@ -59,6 +61,7 @@ def masked_average_pool(feat: Tensor, mask: Tensor) -> Tensor:
     Args:
         feat: support feature, ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot.
         mask: support mask at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
+        validate: check shapes and values; False where the caller has done so.
 
     Returns:
         ``(B, C)``, the dtype of ``feat``.
@@ -74,7 +77,7 @@ def masked_average_pool(feat: Tensor, mask: Tensor) -> Tensor:
 
     Reference: Liu et al., CVPR 2022, eq. 2.
     """
-    feat, foreground = support_at_feature_size(feat, mask)
+    feat, foreground = support_at_feature_size(feat, mask, validate=validate)
     foreground = foreground.to(torch.promote_types(feat.dtype, torch.float32))
     area = foreground.sum((-2, -1), keepdim=True)  # B K 1 1
     shots = (area > 0).sum(1, keepdim=True)  # B 1 1 1
@@ -83,7 +86,7 @@ def masked_average_pool(feat: Tensor, mask: Tensor) -> Tensor:
     return torch.einsum("bkchw,bkhw->bc", feat, weight).to(feat.dtype)
 
 
-def foreground_pool(feat: Tensor, mask: Tensor, bins: int) -> Tensor:
+def foreground_pool(feat: Tensor, mask: Tensor, bins: int, *, validate: bool = True) -> Tensor:
     """Pool the foreground vectors of all shots to a fixed number of vectors.
 
     The ``N`` foreground vectors, in raster order, one shot after the other, go through adaptive average pooling:
@@ -95,6 +98,7 @@ def foreground_pool(feat: Tensor, mask: Tensor, bins: int) -> Tensor:
         feat: support feature, ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot.
         mask: support mask at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
         bins: number of vectors, S or S^2.
+        validate: check shapes and values; False where the caller has done so.
 
     Returns:
         ``(B, bins, C)``, the dtype of ``feat``; zero where a sample has no foreground at all.
@@ -110,9 +114,8 @@ def foreground_pool(feat: Tensor, mask: Tensor, bins: int) -> Tensor:
 
     Reference: Liu et al., CVPR 2022, eq. 5 and 6, and eq. 11 for several shots.
     """
-    if bins < 1:
-        raise ValueError(f"``bins``: expected at least 1, got {bins}.")
-    feat, foreground = support_at_feature_size(feat, mask)
+    check_integer("bins", bins)
+    feat, foreground = support_at_feature_size(feat, mask, validate=validate)
     inside = foreground.flatten(1) > 0  # B KHW
     rank = inside.long().cumsum(1) - 1
     count = inside.long().sum(1, keepdim=True)  # B 1
@@ -126,13 +129,67 @@ def foreground_pool(feat: Tensor, mask: Tensor, bins: int) -> Tensor:
     return average.to(feat.dtype) @ rearrange(feat, "b k c h w -> b (k h w) c")
 
 
-def support_at_feature_size(feat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Check a support set, and give it its shot axis and its masks at feature size.
+def support_at_feature_size(feat: Tensor, mask: Tensor, *, validate: bool = True) -> tuple[Tensor, Tensor]:
+    """Give a support set its shot axis and its masks at feature size.
+
+    Args:
+        feat: support feature, ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot.
+        mask: support mask at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
+        validate: check shapes and values; False where the caller has done so.
 
     Returns:
-        features ``(B, K, C, H, W)`` and masks ``(B, K, H, W)`` in {0, 1}, float32.
+        Features ``(B, K, C, H, W)`` and masks ``(B, K, H, W)`` in {0, 1}, float32.
+
+    Raises:
+        ValueError: shapes disagree, a mask value is not 0, 1 or 255, or a feature is not finite.
     """
     feat, mask = with_shot_axis(feat, mask)
-    check_shapes(support_feat=(feat, "B K C H W"), support_mask=(mask, "B K Hi Wi"))
-    check_finite("support_feat", feat)
-    return feat, resize_mask(mask, (feat.shape[-2], feat.shape[-1]))
+    if validate:
+        check_shapes(support_feat=(feat, "B K C H W"), support_mask=(mask, "B K Hi Wi"))
+        check_values(masks={"support_mask": mask}, features={"support_feat": feat})
+    if mask.shape[-2:] == feat.shape[-2:]:
+        return feat, (mask == 1).to(torch.float32)
+    return feat, resize_mask(mask, (feat.shape[-2], feat.shape[-1]), validate=False)
+
+
+def soft_masks(support_feat: Tensor, support_masks: Tensor) -> Tensor:
+    """Bring masks to feature size as the published host networks do: bilinear, corners aligned, and no threshold.
+
+    Args:
+        support_feat: ``(B, K, C, H, W)``.
+        support_masks: ``(B, K, Hi, Wi)`` in {0, 1, 255}; void counts as not foreground.
+
+    Returns:
+        ``(B, K, H, W)`` in [0, 1], the dtype of the feature.
+    """
+    return resize((support_masks == 1).to(support_feat.dtype), support_feat.shape[-2:])
+
+
+def soft_average_pool(feat: Tensor, weight: Tensor, *, eps: float = 0.0005) -> Tensor:
+    """Average features under a soft mask, divided by its area + eps, as the published host networks do.
+
+    Args:
+        feat: ``(B, K, C, H, W)``.
+        weight: ``(B, K, H, W)`` in [0, 1].
+        eps: added to the area of the mask.
+
+    Returns:
+        One prototype for each shot, ``(B, K, C)``; zero where there is no foreground.
+    """
+    area = weight.sum((-2, -1)).unsqueeze(-1)  # B K 1
+    return torch.einsum("bkchw,bkhw->bkc", feat, weight) / (area + eps)
+
+
+def resize(feat: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bilinear with aligned corners, as the field's networks do: exact for stride 8 at 473 = 8 * 59 + 1.
+
+    Args:
+        feat: ``(B, C, H, W)``.
+        size: height and width of the result.
+
+    Returns:
+        ``(B, C, *size)``; the same tensor where it has that size.
+    """
+    if tuple(feat.shape[-2:]) == tuple(size):
+        return feat
+    return F.interpolate(feat, tuple(size), mode="bilinear", align_corners=True)

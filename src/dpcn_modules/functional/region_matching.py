@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dpcn_modules._checks import check_finite, check_odd, check_shapes
+from dpcn_modules._checks import check_integer, check_odd, check_shapes, check_values, with_shot_axis
 from dpcn_modules.functional._diagonal_match import BestMatch
 from dpcn_modules.functional.pooling import support_at_feature_size
 
 Windows = Sequence[tuple[int, int]]
-_SHORTEST = 1e-12
-"""Of a feature vector that is divided by its length."""
+_MIN_NORM = 1e-12
+"""Lower bound on the norm of a feature vector that is divided by it."""
 
 
 def region_activation(
@@ -23,6 +23,7 @@ def region_activation(
     *,
     chunk_size: int | None = None,
     eps: float = 1e-7,
+    validate: bool = True,
 ) -> Tensor:
     """Say, for every query position, how well its region matches the best region of the masked support.
 
@@ -30,7 +31,7 @@ def region_activation(
 
     ``act[q] = max over p of mean over offsets o of cos(s[p + o], query[q + o])``
 
-    where offsets outside a picture count 0; then min-max over the positions, and the mean over the shots. The
+    where offsets outside an image count 0; then min-max over the positions, and the mean over the shots. The
     mean over offsets is a diagonal box sum of ONE matrix of pixel cosines, so all windows cost one matrix product
     and the ``(d_h d_w, HW, HW)`` tensor never exists.
 
@@ -43,6 +44,7 @@ def region_activation(
             ``d_h - 1`` rows that a window reaches beyond them). Extra memory is about that many times ``H * W``
             numbers per sample and shot instead of ``(H W)^2``. None: all.
         eps: keeps the min-max normalisation from dividing by 0.
+        validate: check shapes and values; False where the caller has done so.
 
     Returns:
         ``(B, len(windows), H, W)`` in [0, 1], the dtype of ``query_feat``. All 0 for an empty support mask.
@@ -61,19 +63,27 @@ def region_activation(
 
     Reference: Liu et al., CVPR 2022, sec. 3.3, eq. 1.
     """
-    _check_windows(windows, chunk_size)
-    support_feat, foreground = support_at_feature_size(support_feat, support_mask)
-    shapes = check_shapes(query_feat=(query_feat, "B C H W"), support_feat=(support_feat, "B K C Hs Ws"))
-    check_finite("query_feat", query_feat)
-    B, K, H, W = (shapes[letter] for letter in "BKHW")
+    support_feat, support_mask = with_shot_axis(support_feat, support_mask)
+    if validate:
+        check_windows(windows, chunk_size)
+        check_shapes(
+            query_feat=(query_feat, "B C H W"),
+            support_feat=(support_feat, "B K C Hs Ws"),
+            support_mask=(support_mask, "B K Hi Wi"),
+        )
+        features = {"query_feat": query_feat, "support_feat": support_feat}
+        check_values(masks={"support_mask": support_mask}, features=features)
+    _, foreground = support_at_feature_size(support_feat, support_mask, validate=False)
+    B, K, _, _, support_width = support_feat.shape
+    H, W = query_feat.shape[-2:]
 
     # A masked unit vector is the unit vector of the masked feature, but its gradient holds no division by 0.
     s_hat = _unit(support_feat, foreground.unsqueeze(2))  # B K C Hs Ws
     q_hat = _unit(query_feat, 1.0).unsqueeze(1).expand(-1, K, -1, -1, -1)
-    width = max(W, shapes["Ws"]) + max(d_w // 2 for _, d_w in windows)
+    width = max(W, support_width) + max(d_w // 2 for _, d_w in windows)
     s_columns, q_columns = _columns(s_hat, width), _columns(q_hat, width)  # BK, C, rows * width
     occupied = _columns(foreground.unsqueeze(2), width)[:, 0] > 0  # BK, rows * width
-    match = BestMatch.apply(s_columns, q_columns, occupied, width, shapes["Ws"], tuple(windows), chunk_size)
+    match, _ = BestMatch.apply(s_columns, q_columns, occupied, width, support_width, tuple(windows), chunk_size)
     match = match.reshape(B, K, len(windows), H, width)[..., :W]
     return _min_max(match, eps).mean(1).to(query_feat.dtype)
 
@@ -85,6 +95,7 @@ def prior_mask(
     *,
     chunk_size: int | None = None,
     eps: float = 1e-7,
+    validate: bool = True,
 ) -> Tensor:
     """Say how well each query pixel matches its best pixel of the masked support.
 
@@ -97,6 +108,7 @@ def prior_mask(
         support_mask: at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
         chunk_size: as in :func:`region_activation`.
         eps: as in :func:`region_activation`.
+        validate: as in :func:`region_activation`.
 
     Returns:
         ``(B, 1, H, W)`` in [0, 1], the dtype of ``query_feat``.
@@ -112,24 +124,27 @@ def prior_mask(
 
     Reference: Tian et al., TPAMI 2020 (PFENet); Liu et al., CVPR 2022, sec. 4.1.
     """
-    return region_activation(query_feat, support_feat, support_mask, ((1, 1),), chunk_size=chunk_size, eps=eps)
+    return region_activation(
+        query_feat, support_feat, support_mask, ((1, 1),), chunk_size=chunk_size, eps=eps, validate=validate
+    )
 
 
-def _check_windows(windows: Windows, chunk_size: int | None) -> None:
+def check_windows(windows: Windows, chunk_size: int | None) -> None:
+    """Raise unless windows and chunk size are what :func:`region_activation` takes."""
     if not windows:
         raise ValueError("``windows``: expected at least one (d_h, d_w), got none; (1, 1) is the prior mask.")
     for d_h, d_w in windows:
         check_odd("windows", d_h)
         check_odd("windows", d_w)
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"``chunk_size``: expected at least 1 position, or None for all, got {chunk_size}.")
+    if chunk_size is not None:
+        check_integer("chunk_size", chunk_size)
 
 
 def _unit(feat: Tensor, weight: Tensor | float) -> Tensor:
     """Unit vectors along the channels times a weight, in single precision at least."""
     # Half precision cannot hold the sum of 2048 squares.
     feat = feat.float() if feat.dtype in (torch.float16, torch.bfloat16) else feat
-    length = torch.linalg.vector_norm(feat, dim=-3, keepdim=True).clamp_min(_SHORTEST)
+    length = torch.linalg.vector_norm(feat, dim=-3, keepdim=True).clamp_min(_MIN_NORM)
     unit: Tensor = feat * (weight / length)
     return unit
 

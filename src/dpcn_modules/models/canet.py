@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dpcn_modules.functional.pooling import soft_average_pool, soft_masks
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
-from dpcn_modules.models._host import Host, soft_masks, weighted_average
-from dpcn_modules.models._network import each_shot, resize
 from dpcn_modules.models.backbones import Backbone
+from dpcn_modules.models.host import HostNetwork
+from dpcn_modules.models.network import each_shot, resize
 from dpcn_modules.modules import ASPP
 from dpcn_modules.modules.decoder import init_for_relu
 
@@ -85,7 +86,7 @@ class ShotAttention(nn.Module):
         return torch.einsum("bkchw,bk->bchw", feat, scores.softmax(1).to(feat.dtype))
 
 
-class CANet(Host):
+class CANet(HostNetwork):
     """Class-agnostic segmentation network, with a place for DCM on the query feature before the comparison.
 
     Parts are handed in; :func:`dpcn_modules.models.build_model` holds the numbers. Several shots are compared one by
@@ -106,10 +107,10 @@ class CANet(Host):
         ValueError: ``refinements`` < 0, or ``history_dropout`` outside [0, 1].
 
     Note:
-        The published code keeps each sample's prediction of the epoch before. Episodes here are drawn anew each epoch,
+        The published code keeps each sample's prediction of the epoch before. Episodes here are sampled anew each epoch,
         so the previous prediction is made on the spot, by a first pass of the same weights that carries no gradient.
-        The published loop also stops refining by a look at the truth of the test; here the number of refinements is
-        fixed. Convolutions start as `init_for_relu` says, not as published.
+        The published loop also stops refining according to the ground truth of the test; here the number of
+        refinements is fixed. Convolutions start as `init_for_relu` says, not as published.
 
     Reference: Zhang et al., CANet: Class-Agnostic Segmentation Networks with Iterative Refinement and Attentive
     Few-Shot Learning, CVPR 2019.
@@ -138,13 +139,11 @@ class CANet(Host):
         self.refinements = refinements
         self.history_dropout = history_dropout
 
-    def encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
-        """Make a prototype of each shot, and kernels; see the base class."""
-        prototypes = weighted_average(support.mid, soft_masks(support.mid, support_masks))  # B K C
+    def _encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
+        prototypes = soft_average_pool(support.mid, soft_masks(support.mid, support_masks))  # B K C
         return SupportFeatures(prototypes, self._make_kernels(support.mid, support_masks))
 
-    def decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
-        """Compare, weigh the shots, refine; see the base class."""
+    def _decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
         x_q = self._interact(query.mid, support.kernels)
         feat = self.attention(self._compare(x_q, support.prototype))
         zeros = feat.new_zeros(feat.shape[0], 2, *feat.shape[-2:])

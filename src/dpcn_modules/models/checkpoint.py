@@ -1,14 +1,15 @@
 """Networks from the checkpoints of a training."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dpcn_modules.models._network import FewShotNetwork
-from dpcn_modules.models._weights import UNREADABLE, check_entries
-from dpcn_modules.models.build import build_model, settings_of
+from dpcn_modules.models.factory import build_model, settings_of
+from dpcn_modules.models.network import FewShotNetwork
+from dpcn_modules.models.weights import UNREADABLE, check_entries
 
 _PREFIX = "model."  # the network's name in the training module
 
@@ -17,12 +18,14 @@ class Checkpoint(NamedTuple):
     """What a checkpoint says of its network.
 
     Attributes:
-        recipe: name and changes, the arguments of :func:`dpcn_modules.models.build_model`.
+        network: its name, for :func:`dpcn_modules.models.build_model`.
+        settings: its settings, field by field.
         parameters: the network's state dict.
-        size: side of the square pictures it was trained on, None where the training did not say.
+        size: side of the square images it was trained on, None where the training did not say.
     """
 
-    recipe: dict[str, Any]
+    network: str
+    settings: dict[str, Any]
     parameters: dict[str, Tensor]
     size: int | None
 
@@ -56,12 +59,11 @@ def restore_model(content: Checkpoint, *, source: str) -> FewShotNetwork:
     Raises:
         ValueError: it holds another network's parameters.
     """
-    recipe = dict(content.recipe)
-    # The checkpoint holds the backbone too, so its pretrained weights need not be at hand; what they decide stays.
-    if recipe.get("weights") is not None:
-        decided = settings_of(**recipe).decided()
-        recipe |= {"weights": None, "trainable": decided.trainable, "frozen_norm": decided.frozen_norm}
-    model = build_model(**recipe)
+    settings = settings_of(content.network, **content.settings)
+    if settings.weights is not None:
+        # The checkpoint holds the backbone too, so its pretrained weights need not be at hand; what they decide stays.
+        settings = dataclasses.replace(settings.decided(), weights=None)
+    model = build_model(content.network, **dataclasses.asdict(settings))
     check_entries(model.state_dict(), content.parameters, argument="checkpoint", source=source)
     model.load_state_dict(content.parameters)
     return model.eval()
@@ -85,11 +87,35 @@ def read_checkpoint(checkpoint: str | Path) -> Checkpoint:
             f"``checkpoint``: {path} cannot be read as a checkpoint: it is truncated, or another kind of file; "
             f"`dpcn fit` writes best.ckpt and last.ckpt."
         ) from error
-    if not isinstance(content, dict) or not content.get("recipe") or "state_dict" not in content:
+    if isinstance(content, dict):
+        upgrade_checkpoint(content)
+    if not isinstance(content, dict) or not content.get("network") or "state_dict" not in content:
         raise ValueError(
-            f"``checkpoint``: expected a file that `dpcn fit` wrote, with the recipe to build its network, got {path}; "
-            f"build the network with build_model(...) and load_state_dict its parameters."
+            f"``checkpoint``: expected a file that `dpcn fit` wrote, with the settings to build its network, got "
+            f"{path}; build the network with build_model(...) and load_state_dict its parameters."
         )
     entries = content["state_dict"].items()
     parameters = {name.removeprefix(_PREFIX): value for name, value in entries if name.startswith(_PREFIX)}
-    return Checkpoint(dict(content["recipe"]), parameters, content.get("size"))
+    return Checkpoint(content["network"], dict(content["settings"]), parameters, content.get("size"))
+
+
+def upgrade_checkpoint(content: dict[str, Any]) -> None:
+    """Bring a checkpoint of version 0.1.0 to today's form, in place; any other one stays as it is.
+
+    There, ``recipe`` held the name and what differed from its defaults, DCM's kernel networks lay in the module itself,
+    and the adapter held a whole DCM.
+    """
+    if "recipe" not in content or "network" in content:
+        return
+    recipe = dict(content.pop("recipe"))
+    if "name" not in recipe:
+        return
+    content["network"] = recipe.pop("name")
+    content["settings"] = dataclasses.asdict(settings_of(content["network"], **recipe))
+    state = content.get("state_dict", {})
+    for name in list(state):
+        renamed = name.replace("interaction.dynamic_convolution.", "interaction.")
+        renamed = renamed.replace("dynamic_convolution.networks.", "dynamic_convolution.generator.networks.")
+        renamed = renamed.replace("interaction.networks.", "interaction.generator.networks.")
+        if renamed != name:
+            state[renamed] = state.pop(name)

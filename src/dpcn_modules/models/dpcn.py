@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from dpcn_modules.functional import masked_average_pool, resize_mask
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
-from dpcn_modules.models._network import FewShotNetwork, resize
 from dpcn_modules.models.backbones import Backbone
+from dpcn_modules.models.network import FewShotNetwork, resize
 from dpcn_modules.modules import (
     Decoder,
     DynamicConvolutionModule,
@@ -66,16 +66,14 @@ class DPCN(FewShotNetwork):
         self.dynamic_convolution = dynamic_convolution
         self.decoder = decoder
 
-    def encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
-        """Make the prototype and the kernels of a support set; see the base class."""
-        mask = resize_mask(support_masks, (support.mid.shape[-2], support.mid.shape[-1]))
-        prototype = masked_average_pool(support.mid, mask)
+    def _encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
+        mask = resize_mask(support_masks, (support.mid.shape[-2], support.mid.shape[-1]), validate=False)
+        prototype = masked_average_pool(support.mid, mask, validate=False)
         dcm = self.dynamic_convolution
-        kernels = dcm.generate_kernels(support.mid, mask) if dcm is not None else ()
+        kernels = dcm.generator(support.mid, mask) if dcm is not None else ()
         return SupportFeatures(prototype, kernels, support.high, mask)
 
-    def decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
-        """Activate, filter, convolve, decode; see the base class."""
+    def _decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
         x_q, maps, initial, refined = query.mid, None, None, None
         x_p = support.prototype[:, :, None, None].expand_as(x_q)
         if self.support_activation is not None:
@@ -84,7 +82,7 @@ class DPCN(FewShotNetwork):
         if self.feature_filtering is not None:
             x_q, refined = self.feature_filtering(x_q, support.prototype, initial)
         if self.dynamic_convolution is not None:
-            x_q = self.dynamic_convolution.apply_kernels(x_q, support.kernels)
+            x_q = self.dynamic_convolution.application(x_q, support.kernels)
         x_out = torch.cat([part for part in (x_q, x_p, maps, refined) if part is not None], dim=1)  # Eq. 9
         logits = resize(self.decoder(x_out), size)
         return Prediction(logits, activation_maps=maps, initial_mask=initial, refined_mask=refined)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from dpcn_modules.functional import masked_average_pool
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
-from dpcn_modules.models._network import FewShotNetwork, resize
 from dpcn_modules.models.backbones import Backbone
+from dpcn_modules.models.network import FewShotNetwork, resize
 
 
 class PANet(FewShotNetwork):
@@ -36,14 +36,12 @@ class PANet(FewShotNetwork):
         super().__init__(backbone, query_to_support=query_to_support)
         self.scale = scale
 
-    def encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
-        """Make the prototypes of background and foreground; see the base class."""
-        foreground = masked_average_pool(support.mid, support_masks)
-        background = masked_average_pool(support.mid, support_masks == 0)  # neither foreground nor void
+    def _encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
+        foreground = masked_average_pool(support.mid, support_masks, validate=False)
+        background = masked_average_pool(support.mid, support_masks == 0, validate=False)  # neither foreground nor void
         return SupportFeatures(torch.stack([background, foreground], dim=1))  # B 2 C
 
-    def decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
-        """Compare with both prototypes; see the base class."""
+    def _decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
         x_q, prototypes = F.normalize(query.mid, dim=1), F.normalize(support.prototype, dim=2)
         logits = self.scale * torch.einsum("bchw,bnc->bnhw", x_q, prototypes)
         return Prediction(resize(logits, size))

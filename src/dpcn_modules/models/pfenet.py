@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpcn_modules.functional import prior_mask
+from dpcn_modules.functional.pooling import soft_average_pool, soft_masks
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
-from dpcn_modules.models._host import Host, soft_masks, weighted_average
-from dpcn_modules.models._network import each_shot, resize
 from dpcn_modules.models.backbones import Backbone, VGGBackbone
+from dpcn_modules.models.host import HostNetwork
+from dpcn_modules.models.network import each_shot, resize
 from dpcn_modules.modules.decoder import init_for_relu
 
 # Where the published code cuts VGG-16-BN into its layer0 to layer4.
@@ -67,7 +68,7 @@ class FeatureEnrichment(nn.Module):
         return torch.cat(enriched, dim=1), tuple(logits)
 
 
-class PFENet(Host):
+class PFENet(HostNetwork):
     """Prior-guided feature enrichment network, with a place for DCM on the reduced query feature.
 
     Parts are handed in; :func:`dpcn_modules.models.build_model` holds the numbers. Several shots give the mean of their
@@ -113,20 +114,18 @@ class PFENet(Host):
             init_for_relu(part)
         init_for_relu(self.classifier[0])
 
-    def encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
-        """Make prototype, high-level features of the masked supports, and kernels; see the base class."""
+    def _encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
         weight = soft_masks(support.mid, support_masks)
         feat = each_shot(self.reduction_support, support.mid)
-        prototype = weighted_average(feat, weight).mean(1)
+        prototype = soft_average_pool(feat, weight).mean(1)
         layer3 = support.mid[:, :, : self.backbone.channels[1]]
         high = each_shot(self.backbone.last, layer3 * weight.unsqueeze(2))
         touched = (resize(weight, high.shape[-2:]) > 0).to(weight.dtype)
         return SupportFeatures(prototype, self._make_kernels(feat, support_masks), high, touched)
 
-    def decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
-        """Match, enrich, merge, classify; see the base class."""
+    def _decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
         x_q = self._interact(self.reduction_query(query.mid), support.kernels)
-        prior = prior_mask(query.high, support.high, support.mask)  # type: ignore[arg-type]  # set above
+        prior = prior_mask(query.high, support.high, support.mask, validate=False)  # type: ignore[arg-type]  # set above
         prior = resize(prior, x_q.shape[-2:])
         pyramid, auxiliary = self.enrichment(x_q, support.prototype, prior)
         feat = self.merge(pyramid)

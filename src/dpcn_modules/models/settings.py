@@ -1,30 +1,51 @@
-"""What can be changed about each network, and the published choice of it."""
+"""The settings of each network, with the published values as defaults; wrong values are refused on construction."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, ClassVar, Literal, Self, get_args
 
-from dpcn_modules.modules.dynamic_convolution import BRANCHES
+from dpcn_modules._checks import check_choice, check_flag, check_integer, check_number, check_odd
+from dpcn_modules.functional.dynamic_conv import BACKEND_NAMES
+from dpcn_modules.functional.region_matching import check_windows
+from dpcn_modules.models.backbones import BACKBONES, Trainable
+from dpcn_modules.modules.dynamic_convolution import BRANCHES, GENERATIONS, check_branches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BackboneSettings:
+class NetworkSettings:
     """The backbone of any network.
 
     Attributes:
-        backbone: a name that :func:`build_backbone` knows.
+        backbone: a name that :func:`list_backbones` lists.
         weights: of the backbone: None, a torchvision name ("imagenet", "IMAGENET1K_V2", ...) or a local file.
         trainable: "all", "layer4" or "none" of the backbone; None: "all" without weights, and with weights what the
             network's authors trained (DPCN layer4, PFENet and CANet nothing, PANet everything).
-        frozen_norm: norm statistics of the backbone stay as they are; None: with weights.
+        frozen_norm: the BatchNorm running statistics of the backbone stay as they are; None: with weights.
     """
 
-    trained_with_weights: ClassVar[str] = "layer4"
+    trained_with_weights: ClassVar[Trainable] = "layer4"
 
     backbone: str = "resnet50"
     weights: str | None = None
-    trainable: str | None = None
+    trainable: Trainable | None = None
     frozen_norm: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field, and turn lists (from YAML) into tuples."""
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _as_tuple(getattr(self, field.name)))
+        check_choice("backbone", self.backbone, BACKBONES)
+        if isinstance(self.weights, PathLike):
+            object.__setattr__(self, "weights", str(self.weights))
+        if self.weights is not None and not isinstance(self.weights, str):
+            raise TypeError(
+                f"``weights``: expected text or None, got {self.weights!r} ({type(self.weights).__name__})."
+            )
+        if self.trainable is not None:
+            check_choice("trainable", self.trainable, get_args(Trainable))
+        if self.frozen_norm is not None:
+            check_flag("frozen_norm", self.frozen_norm)
 
     def decided(self) -> Self:
         """The same, with what follows from the weights written out."""
@@ -36,36 +57,44 @@ class BackboneSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DCMSettings:
-    """The dynamic convolution, in DPCN or in a host.
+    """The dynamic convolution, in DPCN or in a host network.
 
     Attributes:
-        kernel_size: S of DCM (Table 4).
-        branches: kernels of DCM (Table 5).
+        kernel_size: S of DCM, odd (Table 4).
+        branches: kernels of DCM, of "vertical", "square", "horizontal" (Table 5).
         generation: "serial" (5->25) or "parallel" (5/25) (Table A1).
-        network_width: kernel width of its 1D convolutions.
+        network_width: kernel width of its 1D convolutions, odd.
         backend: of the dynamic convolution.
     """
 
     kernel_size: int = 5
-    generation: str = "serial"
+    generation: Literal["serial", "parallel"] = "serial"
     branches: Sequence[str] = BRANCHES
     network_width: int = 3
     backend: str = "auto"
 
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_odd("kernel_size", self.kernel_size)
+        check_odd("network_width", self.network_width)
+        check_choice("generation", self.generation, GENERATIONS)
+        check_branches(self.branches)
+        check_choice("backend", self.backend, BACKEND_NAMES)
+
     def dcm_options(self) -> dict[str, Any]:
-        """Keyword arguments of DCM and of its plug."""
+        """Keyword arguments of DCM and of its adapter."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(DCMSettings)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DPCNSettings(BackboneSettings, DCMSettings):
+class DPCNSettings(NetworkSettings, DCMSettings):
     """DPCN, its ablations and its baseline.
 
     Attributes:
         channels: C.
         sam, ffm, dcm: which of the three modules are there (Table 3); none of them is the baseline.
-        windows: of SAM (Eq. 1); without SAM, FFM takes the prior mask.
-        chunk_size: support positions that SAM matches at a time.
+        windows: of SAM (Eq. 1), odd sides; without SAM, FFM takes the prior mask.
+        chunk_size: support positions that SAM matches at a time; None: all.
         rates: dilations in the decoder.
         reduction_dropout, classifier_dropout: probabilities.
         query_to_support: the second branch in training (Eq. 13).
@@ -82,20 +111,38 @@ class DPCNSettings(BackboneSettings, DCMSettings):
     classifier_dropout: float = 0.1
     query_to_support: bool = True
 
+    def __post_init__(self) -> None:
+        """Check every field."""
+        NetworkSettings.__post_init__(self)
+        DCMSettings.__post_init__(self)
+        check_integer("channels", self.channels)
+        for name in ("sam", "ffm", "dcm", "query_to_support"):
+            check_flag(name, getattr(self, name))
+        check_windows(self.windows, self.chunk_size)
+        _check_each_integer("rates", self.rates)
+        _check_probabilities(self, "reduction_dropout", "classifier_dropout")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HostSettings(BackboneSettings, DCMSettings):
-    """A published network into which DCM can be plugged.
+class HostSettings(NetworkSettings, DCMSettings):
+    """A published network to which DCM can be added.
 
     Attributes:
         channels: C.
-        dcm: the plug is there (Table A4).
+        dcm: the adapter is there (Table A4).
     """
 
-    trained_with_weights: ClassVar[str] = "none"
+    trained_with_weights: ClassVar[Trainable] = "none"
 
     channels: int = 256
     dcm: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        NetworkSettings.__post_init__(self)
+        DCMSettings.__post_init__(self)
+        check_integer("channels", self.channels)
+        check_flag("dcm", self.dcm)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,6 +157,12 @@ class PFENetSettings(HostSettings):
     sizes: Sequence[int] = (60, 30, 15, 8)
     reduction_dropout: float = 0.5
     classifier_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        super().__post_init__()
+        _check_each_integer("sizes", self.sizes)
+        _check_probabilities(self, "reduction_dropout", "classifier_dropout")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,55 +181,50 @@ class CANetSettings(HostSettings):
     refinements: int = 4
     history_dropout: float = 0.7
 
+    def __post_init__(self) -> None:
+        """Check every field."""
+        super().__post_init__()
+        _check_each_integer("rates", self.rates)
+        check_integer("refinements", self.refinements, lowest=0)
+        _check_probabilities(self, "dropout", "history_dropout")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PANetSettings(BackboneSettings):
+class PANetSettings(NetworkSettings):
     """PANet.
 
     Attributes:
-        scale: of the cosine.
+        scale: of the cosine, positive.
         query_to_support: the alignment, in training.
     """
 
-    trained_with_weights: ClassVar[str] = "all"
+    trained_with_weights: ClassVar[Trainable] = "all"
 
     backbone: str = "vgg16_dilated"
     scale: float = 20.0
     query_to_support: bool = True
 
+    def __post_init__(self) -> None:
+        """Check every field."""
+        super().__post_init__()
+        check_number("scale", self.scale, lowest=0.0)
+        check_flag("query_to_support", self.query_to_support)
+
 
 Settings = DPCNSettings | PFENetSettings | CANetSettings | PANetSettings
 
-_LARGE = ("resnet50", "resnet101", "vgg16", "vgg16_bn")
-_SMALL_DPCN = DPCNSettings(backbone="small", channels=32, rates=(2, 4, 6), reduction_dropout=0.0)
-_SMALL_PFENET = PFENetSettings(backbone="small", channels=32, sizes=(16, 8, 4, 2), reduction_dropout=0.0)
-_SMALL_CANET = CANetSettings(backbone="small", channels=32, rates=(2, 4, 6), dropout=0.0)
-_BASELINE = {"sam": False, "ffm": False, "dcm": False}
-# Where the published network's backbone is a variant of its own.
-_CANET_BACKBONES = {"resnet50": "resnet50_early_stride", "resnet101": "resnet101_early_stride"}
-_PANET_BACKBONES = {"vgg16": "vgg16_dilated"}
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
 
 
-def _family(
-    small: Settings, variants: Mapping[str, str] | None = None, changes: Mapping[str, Any] | None = None
-) -> dict[str, Settings]:
-    """The settings of a network with every backbone."""
-    kind = type(small)
-    large = {name: kind(backbone=(variants or {}).get(name, name)) for name in _LARGE}
-    return {name: dataclasses.replace(each, **changes or {}) for name, each in {**large, "small": small}.items()}
+def _check_each_integer(name: str, values: Sequence[int]) -> None:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise TypeError(f"``{name}``: expected one or more whole numbers, got {values!r}.")
+    for value in values:
+        check_integer(name, value)
 
 
-_FAMILIES: dict[str, dict[str, Settings]] = {
-    "dpcn_{}": _family(_SMALL_DPCN),
-    "baseline_{}": _family(_SMALL_DPCN, changes=_BASELINE),
-    "pfenet_{}": _family(_SMALL_PFENET),
-    "pfenet_{}_dcm": _family(_SMALL_PFENET, changes={"dcm": True}),
-    "canet_{}": _family(_SMALL_CANET, _CANET_BACKBONES),
-    "canet_{}_dcm": _family(_SMALL_CANET, _CANET_BACKBONES, {"dcm": True}),
-    "panet_{}": _family(PANetSettings(backbone="small"), _PANET_BACKBONES),
-}
-
-MODELS: dict[str, Settings] = {
-    pattern.format(name): settings for pattern, family in _FAMILIES.items() for name, settings in family.items()
-}
-"""Settings by the name of the network."""
+def _check_probabilities(settings: Settings, *names: str) -> None:
+    for name in names:
+        check_number(name, getattr(settings, name), lowest=0.0, highest=1.0)

@@ -1,7 +1,8 @@
 """The boxes of the paper's figures, each usable alone."""
 
+from dpcn_modules.modules.adapter import DCMInteraction
 from dpcn_modules.modules.decoder import ASPP, Decoder
-from dpcn_modules.modules.dynamic_convolution import DCMInteraction, DynamicConvolutionModule
+from dpcn_modules.modules.dynamic_convolution import DynamicConvolutionModule, KernelApplication, KernelGenerator
 from dpcn_modules.modules.feature_filtering import FeatureFilteringModule
 from dpcn_modules.modules.support_activation import SupportActivationModule
 
@@ -18,5 +19,7 @@ __all__ = [
     "Decoder",
     "DynamicConvolutionModule",
     "FeatureFilteringModule",
+    "KernelApplication",
+    "KernelGenerator",
     "SupportActivationModule",
 ]

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from dpcn_modules._checks import check_finite, check_odd, check_shapes
+from dpcn_modules._checks import check_integer, check_odd, check_shapes, check_values
 
 
 class FeatureFilteringModule(nn.Module):
@@ -14,6 +14,7 @@ class FeatureFilteringModule(nn.Module):
     Args:
         channels: C of the query feature and the prototype.
         kernel_size: side of the one convolution, odd.
+        validate: check the inputs of each forward; False where the caller has done so.
 
     Shape:
         - query_feat: mid-level feature, ``(B, C, H, W)``
@@ -38,20 +39,23 @@ class FeatureFilteringModule(nn.Module):
     Reference: Liu et al., CVPR 2022, sec. 3.4, eq. 2-4.
     """
 
-    def __init__(self, channels: int, kernel_size: int = 3) -> None:
+    def __init__(self, channels: int, kernel_size: int = 3, *, validate: bool = True) -> None:
         super().__init__()
+        check_integer("channels", channels)
         check_odd("kernel_size", kernel_size)
         self.channels = channels
+        self.validate = validate
         self.conv = nn.Conv2d(channels, 1, kernel_size, padding=kernel_size // 2)
 
     def forward(self, query_feat: Tensor, prototype: Tensor, pseudo_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the filtered query feature and the refined pseudo mask."""
-        check_shapes(
-            query_feat=(query_feat, f"B {self.channels} H W"),
-            prototype=(prototype, f"B {self.channels}"),
-            pseudo_mask=(pseudo_mask, "B 1 H W"),
-        )
-        check_finite("query_feat", query_feat)
+        if self.validate:
+            check_shapes(
+                query_feat=(query_feat, f"B {self.channels} H W"),
+                prototype=(prototype, f"B {self.channels}"),
+                pseudo_mask=(pseudo_mask, "B 1 H W"),
+            )
+            check_values(features={"query_feat": query_feat})
         x_q = query_feat
         x_p = prototype[:, :, None, None].expand_as(x_q)
         refined = self.conv(x_q * pseudo_mask + x_p).sigmoid()

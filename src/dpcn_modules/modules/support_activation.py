@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from dpcn_modules.functional import region_activation
+from dpcn_modules.functional.region_matching import check_windows
 
 
 class SupportActivationModule(nn.Module):
@@ -16,6 +17,7 @@ class SupportActivationModule(nn.Module):
     Args:
         windows: sides ``(d_h, d_w)`` of each window, odd.
         chunk_size: support positions matched at a time; bounds the extra memory (None: all at once).
+        validate: check the inputs of each forward; False where the caller has done so.
 
     Shape:
         - query_feat: high-level feature, ``(B, C, H, W)``
@@ -25,10 +27,11 @@ class SupportActivationModule(nn.Module):
         - initial pseudo mask: ``(B, 1, H, W)`` in [0, 1]
 
     Raises:
-        ValueError: from forward, as :func:`dpcn_modules.functional.region_activation` does.
+        ValueError: an even window side, no window or ``chunk_size`` < 1; from forward, as
+            :func:`dpcn_modules.functional.region_activation` does.
 
     Note:
-        The paper leaves open what a window sees outside a picture (here: 0), the normalisation (min-max per map)
+        The paper leaves open what a window sees outside an image (here: 0), the normalisation (min-max per map)
         and the fusion over shots (the mean of each shot's normalised maps). An empty support mask gives zeros.
 
     Example:
@@ -47,14 +50,24 @@ class SupportActivationModule(nn.Module):
         windows: Sequence[tuple[int, int]] = ((5, 1), (3, 3), (1, 5)),
         *,
         chunk_size: int | None = None,
+        validate: bool = True,
     ) -> None:
         super().__init__()
         self.windows = tuple((d_h, d_w) for d_h, d_w in windows)
+        check_windows(self.windows, chunk_size)
         self.chunk_size = chunk_size
+        self.validate = validate
 
     def forward(self, query_feat: Tensor, support_feat: Tensor, support_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the activation maps and the initial pseudo mask."""
-        maps = region_activation(query_feat, support_feat, support_mask, self.windows, chunk_size=self.chunk_size)
+        maps = region_activation(
+            query_feat,
+            support_feat,
+            support_mask,
+            self.windows,
+            chunk_size=self.chunk_size,
+            validate=self.validate,
+        )
         return maps, maps.mean(1, keepdim=True)
 
     def extra_repr(self) -> str:

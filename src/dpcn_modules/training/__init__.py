@@ -5,8 +5,6 @@ from dpcn_modules._checks import require
 require("lightning", "torchmetrics", extra="train")
 
 from dpcn_modules.training.datamodule import EpisodeDataModule  # noqa: E402
-from dpcn_modules.training.losses import episode_loss, mask_loss  # noqa: E402
-from dpcn_modules.training.metrics import EpisodeIoU, Score  # noqa: E402
 from dpcn_modules.training.task import FewShotTask  # noqa: E402
 
-__all__ = ["EpisodeDataModule", "EpisodeIoU", "FewShotTask", "Score", "episode_loss", "mask_loss"]
+__all__ = ["EpisodeDataModule", "FewShotTask"]

@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data import (
     Annotation,
-    Draw,
     Episode,
     EpisodeDataset,
     EpisodeSampler,
     FoldedData,
-    PictureSource,
+    ImageSource,
+    Sampling,
     Split,
     TestTransform,
     TrainTransform,
@@ -27,13 +27,13 @@ from dpcn_modules.data import (
 from dpcn_modules.evaluation import Protocol
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-Truth = Literal["original", "resized"]
+Target = Literal["original", "resized"]
 
 
 class EpisodeDataModule(LightningDataModule):
     """Training episodes of the training classes; validation and test episodes of the held-out classes.
 
-    Validation draws other episodes than the test does (``test_seed + 1``), from the same held-out pictures: the
+    Validation draws other episodes than the test does (``test_seed + 1``), from the same held-out images: the
     field's habit, since folds have no third set of classes.
 
     Args:
@@ -49,22 +49,22 @@ class EpisodeDataModule(LightningDataModule):
         test_episodes: test episodes.
         seed: of the training episodes.
         test_seed: of the test episodes.
-        draw: "class" (a class, then its pictures; HSNet, CANet) or "image" (a picture, then one of its classes,
+        sampling: "class" (a class, then its images; HSNet, CANet) or "image" (an image, then one of its classes,
             however small; PFENet).
         annotation: how supports are annotated, in training and test: "mask", "box" (the filled box of each connected
             object) or "class_box" (one box around all). Query masks stay precise.
-        scales: further sides at which a test shows the pictures; the probabilities of all are averaged (the paper
+        scales: further sides at which a test shows the images; the probabilities of all are averaged (the paper
             tests at 473 and 641).
         truth: what a test is scored on: "original", the masks as they are, or "resized", the masks on the square that
             the network sees.
         manifest: file with the episodes of the test, in place of drawing them; `dpcn episodes` writes one.
         workers: loader processes; episodes do not depend on it.
         protocol_name: what the test's protocol is called; a label.
-        train_transform: from picture and mask to the network's input; None: PFENet's augmentation.
+        train_transform: from image and mask to the network's input; None: PFENet's augmentation.
 
     Raises:
-        ValueError: an unknown ``truth``; when a training begins, a ``batch_size`` that the devices cannot share; when a
-            loader is made, an unknown ``draw`` or ``annotation``, a class with fewer than ``shot + 1`` pictures, or a
+        ValueError: an unknown ``target``; when a training begins, a ``batch_size`` that the devices cannot share; when
+            a loader is made, an unknown ``sampling`` or ``annotation``, a class with fewer than ``shot + 1`` images, or a
             manifest of other data.
         FileNotFoundError: when the test's loader is made, no such manifest.
     """
@@ -83,17 +83,17 @@ class EpisodeDataModule(LightningDataModule):
         test_episodes: int = 1000,
         seed: int = 0,
         test_seed: int = 0,
-        draw: Draw = "class",
+        sampling: Sampling = "class",
         annotation: Annotation = "mask",
         scales: Sequence[int] = (),
-        truth: Truth = "original",
+        target: Target = "original",
         manifest: str | None = None,
         workers: int = 0,
         protocol_name: str = "unnamed",
         train_transform: Transform | None = None,
     ) -> None:
         super().__init__()
-        check_choice("truth", truth, get_args(Truth))
+        check_choice("target", target, get_args(Target))
         self.source = source
         self.shot = shot
         self.size = size
@@ -105,15 +105,15 @@ class EpisodeDataModule(LightningDataModule):
         self.test_episodes = test_episodes
         self.seed = seed
         self.test_seed = test_seed
-        self.draw: Draw = draw
+        self.sampling: Sampling = sampling
         self.annotation: Annotation = annotation
         self.scales = tuple(scales)
-        self.truth: Truth = truth
+        self.target: Target = target
         self.manifest = manifest
         self.workers = workers
         self.protocol_name = protocol_name
         self.train_transform = train_transform or TrainTransform(size)
-        self._pictures: dict[Split, PictureSource] = {}
+        self._images: dict[Split, ImageSource] = {}
         self._resumed = {"epoch": 0, "done": 0}
 
     def setup(self, stage: str) -> None:
@@ -142,12 +142,12 @@ class EpisodeDataModule(LightningDataModule):
         """The episodes of the test, one by one."""
         specs = None
         if self.manifest is not None:
-            specs = read_manifest(self.manifest, self.pictures("test"), shot=self.shot)
+            specs = read_manifest(self.manifest, self.images("test"), shot=self.shot)
         return self._dataset(
             "test",
             self.test_episodes if specs is None else len(specs),
             self.test_seed,
-            original_query_mask=self.truth == "original",
+            original_query_mask=self.target == "original",
             further_transforms=[TestTransform(side) for side in self.scales],
             specs=specs,
         )
@@ -166,27 +166,27 @@ class EpisodeDataModule(LightningDataModule):
         """Go on at the place of a checkpoint."""
         self._resumed = {**self._resumed, **state_dict}
 
-    def pictures(self, split: Split) -> PictureSource:
-        """The pictures of a split, read once."""
-        if split not in self._pictures:
-            self._pictures[split] = self.source.split(split)
-        return self._pictures[split]
+    def images(self, split: Split) -> ImageSource:
+        """The images of a split, read once."""
+        if split not in self._images:
+            self._images[split] = self.source.split(split)
+        return self._images[split]
 
     def protocol(self) -> Protocol:
         """How a test of this data is made."""
-        pictures, dataset = self.pictures("test"), self.test_dataset()
+        images, dataset = self.images("test"), self.test_dataset()
         return Protocol(
             name=self.protocol_name,
-            data=pictures.name,
-            classes=tuple(pictures.class_names.values()),
+            data=images.name,
+            classes=tuple(images.class_names.values()),
             shot=self.shot,
             episodes=dataset.episodes,
             seed=self.test_seed,
-            draw=self.draw,
+            sampling=self.sampling,
             size=self.size,
             annotation=self.annotation,
             scales=self.scales,
-            truth=self.truth,
+            target=self.target,
             manifest=manifest_hash(manifest_lines(dataset)) if self.manifest is not None else "",
         )
 
@@ -194,12 +194,12 @@ class EpisodeDataModule(LightningDataModule):
         self, split: Split, episodes: int, seed: int, *, transform: Transform | None = None, **options: Any
     ) -> EpisodeDataset:
         return EpisodeDataset(
-            self.pictures(split),
+            self.images(split),
             shot=self.shot,
             episodes=episodes,
             seed=seed,
             transform=transform or TestTransform(self.size),
-            draw=self.draw,
+            sampling=self.sampling,
             annotation=self.annotation,
             **options,
         )

@@ -1,5 +1,6 @@
 """Training and testing of any few-shot network, as a Lightning module."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -10,23 +11,16 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
+from dpcn_modules import __version__
 from dpcn_modules._checks import check_choice
-from dpcn_modules.data import Episode, View
-from dpcn_modules.evaluation import (
-    FUSIONS,
-    FeatureCache,
-    Fusion,
-    fuse_scales,
-    fuse_shots,
-    one_shot_logits,
-    predicted_mask,
-)
+from dpcn_modules.data import Episode
+from dpcn_modules.evaluation import EpisodeIoU, FeatureCache, Predictor, Score, score_batch
 from dpcn_modules.evaluation.feature_cache import parse_bytes
-from dpcn_modules.evaluation.fusion import as_two_door, logits_of_features
+from dpcn_modules.functional import episode_loss
 from dpcn_modules.interface import Prediction
-from dpcn_modules.training.losses import episode_loss
-from dpcn_modules.training.metrics import EpisodeIoU, Score
-from dpcn_modules.training.schedules import SCHEDULES, Schedule, build_schedule, parameter_groups
+from dpcn_modules.models.checkpoint import upgrade_checkpoint
+from dpcn_modules.models.network import Fusion
+from dpcn_modules.training.optimizers import SCHEDULES, Schedule, build_schedule, parameter_groups
 
 
 class FewShotTask(LightningModule):
@@ -47,14 +41,14 @@ class FewShotTask(LightningModule):
         weight_decay: of either optimiser.
         reverse_weight: lambda, the weight of the query-to-support loss.
         auxiliary_weight: of a network's auxiliary outputs.
-        backbone_start_epoch: first epoch (from 0) in which the network's ``late_parameters()`` learn; None: after a
+        backbone_start_epoch: first epoch (from 0) in which the network's ``delayed_parameters()`` learn; None: after a
             quarter of the epochs.
         fusion: how validation and test make one mask of K shots: "concat" is the network's own forward on all of them
             (in DPCN, Eq. 11); "vote", "average" and "or" segment by each shot alone, bring each result to the
-            picture's size and fuse them there (:func:`dpcn_modules.evaluation.fuse_shots`), which the network's
-            :class:`dpcn_modules.interface.TwoDoorModel` methods make possible. Training does not look at it.
-        feature_cache: memory for the features of the pictures of a validation or test, bytes or text such as "4GB", on
-            the device of the network: each picture is then encoded once for all its episodes
+            image's size and fuse them there (:func:`dpcn_modules.evaluation.fuse_shots`), which the network's
+            :class:`dpcn_modules.interface.EncodeDecodeModel` methods make possible. Training does not look at it.
+        feature_cache: memory for the features of the images of a validation or test, bytes or text such as "4GB", on
+            the device of the network: each image is then encoded once for all its episodes
             (:class:`dpcn_modules.evaluation.FeatureCache`), by the same methods. 0: off.
         channels_last: lay out the network's weights, and so its features, with the channels last in memory; values
             stay but for rounding. Where it is faster is in docs/performance.md.
@@ -70,7 +64,7 @@ class FewShotTask(LightningModule):
         FloatingPointError: in training, when the loss is not finite.
 
     Note:
-        Late parameters lose their gradient before each step until their epoch, so the optimiser leaves them, its
+        Delayed parameters lose their gradient before each step until their epoch, so the optimiser leaves them, its
         momentum and its weight decay alone; unlike switching ``requires_grad``, that is safe with DDP and resume.
 
     Reference: Liu et al., CVPR 2022, sec. 4.1, eq. 12-14 and table 7.
@@ -95,16 +89,13 @@ class FewShotTask(LightningModule):
     ) -> None:
         super().__init__()
         check_choice("schedule", schedule, SCHEDULES)
-        check_choice("fusion", fusion, FUSIONS)
         # What training or testing would stumble over only later.
         if lr_multipliers:
             parameter_groups(model, lr, lr_multipliers)
-        if fusion != "concat":
-            as_two_door(model)
         budget = parse_bytes(feature_cache, "feature_cache")
-        if budget > 0:
-            as_two_door(model, "feature_cache=0")
+        self.feature_cache = FeatureCache(budget) if budget > 0 else None
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
+        self.predictor = Predictor(self.model, fusion=fusion, cache=self.feature_cache)
         self.schedule = schedule
         self.lr = lr * lr_multiplier
         self.lr_multipliers = lr_multipliers
@@ -113,8 +104,6 @@ class FewShotTask(LightningModule):
         self.reverse_weight = reverse_weight
         self.auxiliary_weight = auxiliary_weight
         self.backbone_start_epoch = backbone_start_epoch
-        self.fusion = fusion
-        self.feature_cache = FeatureCache(budget) if budget > 0 else None
         self.feature_cache_report: str | None = None
         # Kept in checkpoints: the mean of an epoch that was cut off is still over the whole epoch.
         self.train_losses = MetricCollection({name: MeanMetric() for name in ("loss", "query", "support", "auxiliary")})
@@ -163,9 +152,9 @@ class FewShotTask(LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hold the late parameters until their epoch."""
+        """Hold the delayed parameters until their epoch."""
         if self.current_epoch < self._start_epoch():
-            for parameter in self._late_parameters():
+            for parameter in self._delayed_parameters():
                 parameter.grad = None
 
     def on_validation_start(self) -> None:
@@ -188,11 +177,11 @@ class FewShotTask(LightningModule):
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Add a batch of episodes to the validation score."""
-        self._score(batch, self.val_iou)
+        score_batch(self.predictor, batch, self.val_iou)
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:
         """Add a batch of episodes to the test score."""
-        self._score(batch, self.test_iou)
+        score_batch(self.predictor, batch, self.test_iou)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation score."""
@@ -203,9 +192,16 @@ class FewShotTask(LightningModule):
         self.test_score = self._log_score("test", self.test_iou)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what builds the network again, and the size of its pictures."""
-        checkpoint["recipe"] = getattr(self.model, "recipe", {})
+        """Add what builds the network again, the size of its images, and the version."""
+        settings = getattr(self.model, "settings", None)
+        checkpoint["version"] = __version__
+        checkpoint["network"] = getattr(self.model, "name", "")
+        checkpoint["settings"] = {} if settings is None else dataclasses.asdict(settings)
         checkpoint["size"] = getattr(getattr(self.trainer, "datamodule", None), "size", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Bring a checkpoint of version 0.1.0 to today's form."""
+        upgrade_checkpoint(checkpoint)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the schedule; the rate moves on after every step."""
@@ -223,37 +219,9 @@ class FewShotTask(LightningModule):
             return self.backbone_start_epoch
         return (self.trainer.max_epochs or 0) // 4
 
-    def _late_parameters(self) -> list[nn.Parameter]:
-        late = getattr(self.model, "late_parameters", None)
+    def _delayed_parameters(self) -> list[nn.Parameter]:
+        late = getattr(self.model, "delayed_parameters", None)
         return list(late()) if late is not None else []
-
-    def _score(self, batch: Episode, metric: EpisodeIoU) -> None:
-        views = (View(batch.query_image, batch.support_images, batch.support_masks), *batch.views)
-        seen = [self._shots(view, batch) for view in views]  # each B K 2 S S; K is 1 where the network fuses the shots
-        class_ids = torch.as_tensor(batch.class_id)
-        for i, (height, width) in enumerate(batch.query_size.tolist()):
-            shots = fuse_scales([logits[i] for logits in seen], (height, width))
-            predicted = predicted_mask(shots[0]) if self.fusion == "concat" else fuse_shots(shots, self.fusion)
-            truth = batch.query_mask[i, :height, :width]
-            metric.update(predicted.unsqueeze(0), truth.unsqueeze(0), class_ids[i : i + 1])
-
-    def _shots(self, view: View, batch: Episode) -> Tensor:
-        together = self.fusion == "concat"
-        if self.feature_cache is not None:
-            model = as_two_door(self.model)
-            query, support = self.feature_cache.encode(
-                model,
-                view.query_image,
-                view.support_images,
-                query_names=batch.query_name,
-                support_names=batch.support_names,
-            )
-            size = (view.query_image.shape[-2], view.query_image.shape[-1])
-            return logits_of_features(model, query, support, view.support_masks, size=size, together=together)
-        if together:
-            logits: Tensor = self(*view).logits
-            return logits.unsqueeze(1)
-        return one_shot_logits(as_two_door(self.model), *view)
 
     def _forget_features(self) -> None:
         if self.feature_cache is not None:

@@ -1,4 +1,4 @@
-"""A mask painted on its picture."""
+"""A mask painted on its image."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ def overlay(
         mask: ``(H, W)`` in {0, 1, 255}; 1 is painted.
         colour: red, green and blue, 0-255.
         alpha: opacity of the fill, 0 (outline only) to 1.
-        width: of the outline and of the black line, in pixels; None: about 1/300 of the picture's long side.
+        width: of the outline and of the black line, in pixels; None: about 1/300 of the image's long side.
 
     Returns:
         ``(3, H, W)``, uint8, on the image's device.
@@ -33,16 +33,16 @@ def overlay(
 
     Example:
         >>> import torch
-        >>> picture, mask = torch.full((3, 3, 6), 50, dtype=torch.uint8), torch.zeros(3, 6)
+        >>> image, mask = torch.full((3, 3, 6), 50, dtype=torch.uint8), torch.zeros(3, 6)
         >>> mask[:, :3] = 1
-        >>> overlay(picture, mask, colour=(200, 0, 0), alpha=0.4)[0, 0]  # fill, fill, outline, line, ground, ground
+        >>> overlay(image, mask, colour=(200, 0, 0), alpha=0.4)[0, 0]  # fill, fill, outline, line, ground, ground
         tensor([110, 110, 200,   0,  50,  50], dtype=torch.uint8)
     """
     check_shapes(image=(image, "3 H W"), mask=(mask, "H W"))
     check_mask_values("mask", mask)
     if image.dtype != torch.uint8:
         raise TypeError(
-            f"``image``: expected uint8, got {image.dtype}; of a normalised picture, "
+            f"``image``: expected uint8, got {image.dtype}; of a normalised image, "
             f"dpcn_modules.data.transforms.denormalise gives it."
         )
     if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):

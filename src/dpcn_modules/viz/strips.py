@@ -1,25 +1,25 @@
-"""Episodes as rows of pictures: what a network saw, made of it, and should have found."""
+"""Episodes as rows of images: what a network saw, made of it, and should have found."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpcn_modules.viz._cells import Cell, EpisodePicture, map_titles, row_of, support_titles
-from dpcn_modules.viz._figure import new_figure, save_figure
+from dpcn_modules.viz.cells import Cell, EpisodeRow, map_titles, row_of, support_titles
+from dpcn_modules.viz.figure import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["EpisodePicture", "episode_strip"]
+__all__ = ["EpisodeImage", "episode_strip"]
 
 _CELL = 1.5  # inches
 _LABEL = 14  # letters beside or above a cell
-_TALLEST = 1.4  # height over width of a cell; a taller picture becomes narrower
+_TALLEST = 1.4  # height over width of a cell; a taller image becomes narrower
 
 
 def episode_strip(
-    rows: Sequence[EpisodePicture],
+    rows: Sequence[EpisodeRow],
     path: str | Path,
     *,
     windows: Sequence[tuple[int, int]] = ((5, 1), (3, 3), (1, 5)),
@@ -29,7 +29,7 @@ def episode_strip(
 
     The columns: supports and query; the activation maps, named by their windows, and the pseudo masks M0 and Mr, all on
     one colour scale from 0 to 1, with their lowest and highest value; the predictions (with their IoU, void pixels left
-    out), one for each network, and the truth. Columns that no row has are left out.
+    out), one for each network, and the ground truth. Columns that no row has are left out.
 
     Args:
         rows: the episodes.
@@ -51,7 +51,7 @@ def episode_strip(
     supports = support_titles(max(len(part.supports) for part in parts))
     maps = [title for title in map_titles(windows) if any(title in part.maps for part in parts)]
     networks = list(dict.fromkeys(name for part in parts for name in part.predictions))
-    titles = [*supports, "query", *maps, *networks, "truth"]
+    titles = [*supports, "query", *maps, *networks, "target"]
     cells = [part.by_title(supports) for part in parts]
     heights = [max(_height(cell) for cell in row.values()) for row in cells]
     inches = _CELL * sum(heights) + 0.18 * len(rows) + (0.75 if maps else 0.3)
@@ -78,7 +78,7 @@ def _draw_row(axes: Mapping[str, Any], cells: Mapping[str, Cell], label: str) ->
     for title, axis in axes.items():
         axis.set_xticks([])
         axis.set_yticks([])
-        axis.set_anchor("N")  # titles stay level where a picture and its maps differ in shape
+        axis.set_anchor("N")  # titles stay level where an image and its maps differ in shape
         if title not in cells:
             axis.set_frame_on(False)
             axis.text(0.5, 0.5, "none", ha="center", va="center", color="0.5", fontsize=9, transform=axis.transAxes)

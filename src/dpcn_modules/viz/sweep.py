@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dpcn_modules.viz._figure import line_style, new_figure, save_figure
+from dpcn_modules.viz.figure import line_style, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

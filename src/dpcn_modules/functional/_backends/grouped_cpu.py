@@ -1,4 +1,4 @@
-"""The grouped convolution as the CPU likes it: some samples at a time, and a backward of two more grouped convolutions.
+"""The grouped convolution for the CPU: a few samples at a time, and a backward of two more grouped convolutions.
 
 PyTorch's own backward of a convolution with one channel a group takes some ten forwards there.
 """
@@ -42,6 +42,8 @@ class _DynamicConvolution(torch.autograd.Function):
 
     The backward consists of differentiable operations, so that a second derivative is available.
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, kernels: Tensor) -> Tensor:

@@ -108,12 +108,18 @@ def _backward(
     return tuple(results)
 
 
-@torch.library.custom_op("dpcn_modules::dynamic_conv2d", mutates_args=())
+@torch.library.custom_op(
+    "dpcn_modules::dynamic_conv2d", mutates_args=(), schema="(Tensor x, Tensor[] kernels) -> Tensor[]"
+)
 def _convolve(x: Tensor, kernels: list[Tensor]) -> list[Tensor]:
     return launch.convolve(x, kernels)
 
 
-@torch.library.custom_op("dpcn_modules::dynamic_conv2d_backward", mutates_args=())
+@torch.library.custom_op(
+    "dpcn_modules::dynamic_conv2d_backward",
+    mutates_args=(),
+    schema="(Tensor x, Tensor[] kernels, Tensor[] grads, bool need_x, bool need_kernels) -> (Tensor, Tensor)",
+)
 def _gradients(
     x: Tensor, kernels: list[Tensor], grads: list[Tensor], need_x: bool, need_kernels: bool
 ) -> tuple[Tensor, Tensor]:

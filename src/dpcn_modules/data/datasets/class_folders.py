@@ -1,0 +1,138 @@
+"""One's own classes: a folder per class, images with their masks beside them."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpcn_modules._checks import VOID, check_choice
+from dpcn_modules.data.datasets.files import FileImages, LabelledFile, count_pixels, first
+from dpcn_modules.data.io import SUFFIXES
+from dpcn_modules.data.source import ImageSource, Split
+
+_TREE = """Expected tree:
+  root/
+    cup/1.jpg, cup/1.png ...          (the mask has the image's name), or
+    plate/a.jpg, plate/a_mask.png ... (the mask's name ends in _mask)"""
+
+
+class ClassFolders:
+    """Images in one folder per class, each with the mask of one object; a `FoldedData`.
+
+    The mask of ``1.jpg`` is ``1.png`` (FSS-1000's layout) or ``1_mask.png``; that of an image ``1.png`` is
+    ``1_mask.png``. Masks follow `binary_mask`. Class ids are 1, 2, ... in the order of the sorted folder
+    names; 255 is left out, as it means void. An image whose mask has no foreground is never drawn.
+
+    Args:
+        root: the folder that holds the class folders.
+        train_classes: names of the classes to train on, or the path of a .txt file with one name a line. None: all
+            that are not ``test_classes``.
+        test_classes: the same for those to hold out. None: all that are not ``train_classes``; where both are
+            None, both splits are all classes, for testing a trained network on one's own images.
+
+    Raises:
+        FileNotFoundError: the folder is missing or holds no class folders, or there is no such .txt file.
+        ValueError: a class without a folder, or one on both sides.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        train_classes: Sequence[str] | str | Path | None = None,
+        test_classes: Sequence[str] | str | Path | None = None,
+    ) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root}: there is no such folder.\n{_TREE}")
+        names = sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name[0] != ".")
+        if not names:
+            raise FileNotFoundError(f"{self.root}: there are no class folders in it.\n{_TREE}")
+        self.train_classes = _class_names("train_classes", train_classes, names, self.root)
+        self.test_classes = _class_names("test_classes", test_classes, names, self.root)
+        both = sorted(set(self.train_classes or ()) & set(self.test_classes or ()))
+        if both:
+            raise ValueError(
+                f"``test_classes``: {len(both)} of them are in ``train_classes`` too: {first(both)}; held-out classes "
+                f"are not for training: take each out of one."
+            )
+        ids = (class_id for class_id in range(1, len(names) + 2) if class_id != VOID)
+        self._names = dict(zip(ids, names, strict=False))
+
+    def split(self, split: Split) -> ImageSource:
+        """Find the images of one split, read all their masks, and give them.
+
+        Raises:
+            ValueError: the split has no class, a class folder no image, an image no mask or two; a mask
+                cannot be decoded, has other values, or differs in size from its image.
+        """
+        check_choice("split", split, ("train", "test"))
+        sides = (self.train_classes, self.test_classes)
+        mine, others = sides if split == "train" else sides[::-1]
+        chosen = set(self._names.values()) - set(others or ()) if mine is None else set(mine)
+        class_names = {value: name for value, name in self._names.items() if name in chosen}
+        if not class_names:
+            raise ValueError(
+                f"``train_classes``, ``test_classes``: no class is left for {split}; {self.root} holds "
+                f"{first(list(self._names.values()))}: hold out some of them, or pass None to use all for both."
+            )
+        files = [file for class_id, name in class_names.items() for file in _labelled_files(self.root / name, class_id)]
+        areas = count_pixels(files, class_names)
+        side = "all classes" if sides == (None, None) else split
+        name = f"{self.root.name} {side}, {len(class_names)} classes ({len(files)} images)"
+        return FileImages(name, class_names, files, areas, min_area=1)
+
+
+def _class_names(
+    argument: str, given: Sequence[str] | str | Path | None, known: Sequence[str], root: Path
+) -> Sequence[str] | None:
+    """The names that were given, or those in a file; ValueError unless each is a class."""
+    where = f"``{argument}``"
+    if isinstance(given, str | Path):
+        path = Path(given)
+        if path.suffix != ".txt":
+            raise ValueError(f"{where}: expected names or the path of a .txt file, got {str(given)!r}.")
+        if not path.is_file():
+            raise FileNotFoundError(f"{where}: there is no file {path}; write one class name a line into it.")
+        where += f" of {path}"
+        given = [name.strip() for name in path.read_text(encoding="utf-8-sig").splitlines() if name.strip()]
+        if not given:
+            raise ValueError(f"{where}: expected one class name a line, got none.")
+    unknown = [name for name in given or () if name not in known]
+    if unknown:
+        nearest = difflib.get_close_matches(str(unknown[0]), known, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(
+            f"{where}: {len(unknown)} of its {len(given or ())} classes have no folder in {root}: {first(unknown)}."
+            f"{hint} The folders: {first(known)}."
+        )
+    return given
+
+
+def _labelled_files(folder: Path, class_id: int) -> list[LabelledFile]:
+    """Pair the images of a class folder with their masks, in the order of their names."""
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+    others = {path.stem for path in paths if path.suffix.lower() != ".png"}
+    marked = {path.stem: path for path in paths if _is_png(path) and path.stem.endswith("_mask")}
+    same_name = {path.stem: path for path in paths if _is_png(path) and path.stem in others}
+    masks = {*marked.values(), *same_name.values()}
+    images = [path for path in paths if path not in masks]
+    if not images:
+        raise ValueError(f"{folder}: a class folder without images; fill it or remove it.\n{_TREE}")
+    files = []
+    for image in images:
+        found = [each[stem] for each, stem in ((same_name, image.stem), (marked, f"{image.stem}_mask")) if stem in each]
+        if len(found) != 1:
+            got = " and ".join(path.name for path in found) or "neither"
+            wanted = f"{image.stem}_mask.png"
+            wanted = wanted if _is_png(image) else f"{image.stem}.png or {wanted}"
+            hint = f" If it is itself a mask, its image {image.stem}.jpg is missing." if _is_png(image) else ""
+            raise ValueError(f"{image}: expected one mask, {wanted}, beside the image, got {got}.{hint}")
+        files.append(LabelledFile(f"{folder.name}/{image.name}", image, found[0], class_id))
+    unused = masks - {file.mask for file in files}
+    if unused:
+        raise ValueError(f"{min(unused)}: a mask without its image; add the image or remove the mask.")
+    return files
+
+
+def _is_png(path: Path) -> bool:
+    return path.suffix.lower() == ".png"

@@ -1,0 +1,155 @@
+"""PASCAL-5i: the images of a VOC folder, in four folds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from dpcn_modules._checks import check_choice
+from dpcn_modules.data.datasets.files import FileImages, LabelledFile, check_files_exist, count_pixels, without_classes
+from dpcn_modules.data.datasets.folds import PASCAL_CLASSES, check_rules, chosen_classes, pascal_classes
+from dpcn_modules.data.source import ImageSource, Split
+
+_LISTS = Path("ImageSets", "Segmentation")
+_TREE = """Expected tree:
+  VOC2012/
+    JPEGImages/2007_000032.jpg ...
+    SegmentationClassAug/2007_000032.png ...     (VOC's masks and SBD's), or
+    SegmentationClass/2007_000032.png ...        (VOC's masks)
+    ImageSets/Segmentation/trainaug.txt, val.txt"""
+
+
+class Pascal5i:
+    """PASCAL-5i from a VOC folder; a `FoldedData`.
+
+    The defaults suit a VOC 2012 folder to which the SBD masks were added in the usual way: the training list
+    ``trainaug`` (10,582 images: VOC train and SBD, without VOC val), the test list ``val`` (1449), masks in
+    ``SegmentationClassAug``. For VOC alone, pass ``train_list="train"``.
+
+    Args:
+        root: the VOC folder, the one that holds ``JPEGImages``.
+        fold: 0 to 3; fold ``i`` holds out the classes ``5 i + 1`` to ``5 i + 5``.
+        train_list: a name under ``ImageSets/Segmentation``, or a path to a .txt file. A line is an id
+            (``2007_000032``) or an image and its mask, relative to ``root``
+            (``JPEGImages/2007_000032.jpg SegmentationClassAug/2007_000032.png``).
+        test_list: the same for the held-out classes.
+        mask_folder: where the masks of ids are; by default ``SegmentationClassAug`` where it is present, else
+            ``SegmentationClass``.
+        min_area: the pixels of the original mask from which on a class counts in an image (the field uses
+            2048 at VOC's own size; for shrunk images, shrink it too).
+        novel: "keep" uses training images that also hold held-out classes, whose pixels are background then
+            (PFENet, HSNet); "drop" leaves them out (BAM, HDMNet).
+        classes: use these classes only, by name; a class stays on the side on which its fold puts it. All
+            held-out classes still count for ``novel="drop"``.
+        held_out: hold out these classes, by name, in place of the fold's; for experiments on part of the data.
+
+    Raises:
+        FileNotFoundError: the folder is not there or is not a VOC folder.
+        ValueError: an unknown fold, class or switch.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        fold: int,
+        *,
+        train_list: str | Path = "trainaug",
+        test_list: str | Path = "val",
+        mask_folder: str | None = None,
+        min_area: int = 2048,
+        novel: Literal["keep", "drop"] = "keep",
+        classes: Sequence[str] | None = None,
+        held_out: Sequence[str] | None = None,
+    ) -> None:
+        check_rules(PASCAL_CLASSES, fold=fold, novel=novel, classes=classes, min_area=min_area)
+        for name in held_out or ():
+            check_choice("held_out", name, PASCAL_CLASSES)
+        self.root = Path(root)
+        self.fold = fold
+        self.min_area = min_area
+        self.novel = novel
+        self.classes = classes
+        self.held_out = held_out
+        self._lists = {"train": train_list, "test": test_list}
+        self._mask_folder = self._find_masks(mask_folder)
+
+    def split(self, split: Split) -> ImageSource:
+        """Read a list and all its masks, and give the images of one split.
+
+        Raises:
+            FileNotFoundError: the list, images or masks are missing.
+            ValueError: no class is left, the list is empty, malformed or names an image twice, a mask cannot
+                be decoded, or it differs in size from its image.
+        """
+        class_names = chosen_classes(self._side(split), self.classes, fold=self.fold, split=split)
+        list_path = self._find_list(split)
+        files = self._read_list(list_path)
+        check_files_exist(files, str(list_path), _TREE)
+        areas = count_pixels(files, range(1, len(PASCAL_CLASSES) + 1))
+        if split == "train" and self.novel == "drop":
+            files, areas = without_classes(files, areas, self._side("test"))
+        rules = f"area >= {self.min_area} px" + (f", held-out classes: {self.novel}" if split == "train" else "")
+        side = f"fold {self.fold}" if self.held_out is None else f"without {', '.join(self.held_out)},"
+        name = f"pascal5i {side} {split}, {list_path.name} ({len(files)} images, {rules})"
+        return FileImages(name, class_names, files, areas, min_area=self.min_area)
+
+    def _side(self, split: Split) -> dict[int, str]:
+        """All classes of one split."""
+        if self.held_out is None:
+            return pascal_classes(self.fold, split)
+        names = dict(enumerate(PASCAL_CLASSES, start=1))
+        return {value: name for value, name in names.items() if (name in self.held_out) == (split == "test")}
+
+    def _find_masks(self, mask_folder: str | None) -> Path:
+        if not (self.root / "JPEGImages").is_dir():
+            raise FileNotFoundError(f"{self.root}: there is no VOC folder (no JPEGImages in it).\n{_TREE}")
+        names = ("SegmentationClassAug", "SegmentationClass") if mask_folder is None else (mask_folder,)
+        found = [self.root / name for name in names if (self.root / name).is_dir()]
+        if not found:
+            raise FileNotFoundError(f"{self.root}: there is no mask folder {' or '.join(names)}.\n{_TREE}")
+        return found[0]
+
+    def _find_list(self, split: Split) -> Path:
+        wanted = str(self._lists[split])
+        folder = self.root / _LISTS
+        is_path = wanted.endswith(".txt")
+        candidates = [Path(wanted), folder / wanted] if is_path else [folder / f"{wanted}.txt"]
+        found = [path for path in candidates if path.is_file()]
+        if found:
+            return found[0]
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.txt"))) or "none"
+        raise FileNotFoundError(
+            f"``{split}_list``: there is no list {wanted!r}; lists in {folder}: {known}. Name one of them, or "
+            f"give the path of a .txt file.\n{_TREE}"
+        )
+
+    def _read_list(self, path: Path) -> list[LabelledFile]:
+        files: dict[Path, LabelledFile] = {}
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
+            words = line.split()
+            if not words:
+                continue
+            if len(words) > 2:
+                raise ValueError(
+                    f"{path}, line {number}: expected an id or 'image mask', got {line!r}; "
+                    f"write paths without spaces, relative to {self.root}."
+                )
+            file = self._labelled_file(words)
+            if file.image in files:
+                raise ValueError(
+                    f"{path}, line {number}: {words[0]} is listed twice, so that a query could be its own "
+                    f"support; remove one of the lines."
+                )
+            files[file.image] = file
+        if not files:
+            raise ValueError(f"{path}: the list is empty; expected one id or 'image mask' per line.")
+        return list(files.values())
+
+    def _labelled_file(self, words: list[str]) -> LabelledFile:
+        if len(words) == 1:
+            image = self.root / "JPEGImages" / f"{words[0]}.jpg"
+            mask = self._mask_folder / f"{words[0]}.png"
+        else:
+            # Lists of the field write the paths with and without a leading slash.
+            image, mask = (self.root / word.lstrip("/") for word in words)
+        return LabelledFile(image.name, image, mask)

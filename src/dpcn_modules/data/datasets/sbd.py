@@ -1,0 +1,120 @@
+"""The raw download of SBD: its folder and lists, and the class masks in its .mat files."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dpcn_modules._checks import require
+from dpcn_modules.data.datasets.voc import read_ids
+from dpcn_modules.data.decoding import few
+
+_HIGHEST_ID = 20
+_SBD_TREE = """Expected tree (the archive benchmark.tgz; see docs/data.md):
+  benchmark_RELEASE/dataset/
+    cls/2008_000002.mat ...
+    train.txt, val.txt
+    train_noval.txt             (a download of its own; may be absent)"""
+
+
+class SbdFolder(NamedTuple):
+    """The files of SBD.
+
+    Attributes:
+        root: the folder that holds ``cls``.
+        train: ids of SBD's own training list, which also holds images of VOC's val.
+        val: ids of SBD's own validation list.
+        train_noval: ids of the list that leaves out VOC 2012's val images; None where the file is absent.
+    """
+
+    root: Path
+    train: list[str]
+    val: list[str]
+    train_noval: list[str] | None
+
+    def mask_path(self, name: str) -> Path:
+        """Where the class mask of an image is."""
+        return self.root / "cls" / f"{name}.mat"
+
+
+def open_sbd(folder: str | Path) -> SbdFolder:
+    """Find SBD's files below a folder, and read its lists.
+
+    Args:
+        folder: what ``benchmark.tgz`` was extracted to, or ``benchmark_RELEASE`` or ``dataset`` in it.
+
+    Raises:
+        ModuleNotFoundError: scipy, which reads .mat files, is not installed.
+        FileNotFoundError: there are no class masks, or a list is missing.
+        ValueError: a list is malformed.
+    """
+    require("scipy", extra="train")
+    folder = Path(folder)
+    places = [folder / below for below in (".", "dataset", "benchmark_RELEASE/dataset")]
+    roots = [place for place in places if (place / "cls").is_dir()]
+    if not roots:
+        raise FileNotFoundError(f"{folder}: there is no SBD folder (no cls in it).\n{_SBD_TREE}")
+    root = roots[0]
+    if next((root / "cls").glob("*.mat"), None) is None:
+        raise FileNotFoundError(
+            f"{root / 'cls'}: there are no .mat files in it; extract benchmark.tgz again.\n{_SBD_TREE}"
+        )
+    for name in ("train.txt", "val.txt"):
+        if not (root / name).is_file():
+            raise FileNotFoundError(f"{root / name}: there is no such list; extract benchmark.tgz again.\n{_SBD_TREE}")
+    noval = root / "train_noval.txt"
+    return SbdFolder(
+        root,
+        read_ids(root / "train.txt"),
+        read_ids(root / "val.txt"),
+        read_ids(noval) if noval.is_file() else None,
+    )
+
+
+def read_class_mask(path: Path) -> Tensor:
+    """Read the class mask of an SBD .mat file: ``GTcls.Segmentation``. Nothing in the file is executed or unpickled.
+
+    Args:
+        path: a file of SBD's folder ``cls``.
+
+    Returns:
+        ``(H, W)``, uint8, class ids 0 to 20; SBD has no void.
+
+    Raises:
+        ValueError: the file cannot be read, or holds no class mask.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    # What scipy raises for a broken file depends on where the file breaks.
+    broken = (MatReadError, NotImplementedError, OSError, ValueError, TypeError, LookupError, zlib.error, struct.error)
+    # The file is opened outside of it, so that "permission denied" keeps its own words.
+    with path.open("rb") as file:
+        try:
+            content = loadmat(file)
+        except broken as error:
+            raise ValueError(
+                f"{path}: cannot be read ({error}); the file is truncated, damaged or not SBD's: extract "
+                f"benchmark.tgz again."
+            ) from error
+    target = content.get("GTcls")
+    if target is None or target.size == 0 or "Segmentation" not in (target.dtype.names or ()):
+        held = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
+        raise ValueError(
+            f"{path}: expected GTcls with the field Segmentation, got {held}; SBD's class masks are in dataset/cls "
+            f"(those in dataset/inst are of objects, GTinst)."
+        )
+    mask = np.asarray(target["Segmentation"].flat[0])
+    if mask.ndim != 2 or mask.dtype.kind not in "ui" or mask.size == 0:
+        raise ValueError(
+            f"{path}: expected GTcls.Segmentation as a matrix of class ids, got {mask.dtype} of shape {mask.shape}; "
+            f"extract benchmark.tgz again."
+        )
+    if mask.min() < 0 or mask.max() > _HIGHEST_ID:
+        odd = np.unique(mask[(mask < 0) | (mask > _HIGHEST_ID)])
+        raise ValueError(f"{path}: expected class ids from 0 to {_HIGHEST_ID}, got {few(odd)}; is it SBD's own file?")
+    return torch.from_numpy(np.ascontiguousarray(mask, dtype=np.uint8))

@@ -1,0 +1,94 @@
+"""The raw download of VOC 2012: its folder and lists, and masks in its colours."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+VOC_LISTS = Path("ImageSets", "Segmentation")
+_OTHER_YEARS = {(209, 213): 2007, (511, 512): 2008, (749, 750): 2009, (964, 964): 2010, (1112, 1111): 2011}
+_VOC_TREE = """Expected tree (VOCtrainval_11-May-2012.tar; see docs/data.md):
+  VOC2012/
+    JPEGImages/2007_000032.jpg ...
+    SegmentationClass/2007_000032.png ...
+    ImageSets/Segmentation/train.txt, val.txt"""
+
+
+class VocFolder(NamedTuple):
+    """The files of VOC 2012.
+
+    Attributes:
+        root: the folder that holds ``JPEGImages``.
+        train: ids of the training list of segmentation.
+        val: ids of the validation list of segmentation.
+    """
+
+    root: Path
+    train: frozenset[str]
+    val: frozenset[str]
+
+    def image(self, name: str) -> Path:
+        """Where an image is."""
+        return self.root / "JPEGImages" / f"{name}.jpg"
+
+    def own_mask(self, name: str) -> Path:
+        """Where VOC's mask of an image is, if VOC has one."""
+        return self.root / "SegmentationClass" / f"{name}.png"
+
+
+def open_voc(root: Path) -> VocFolder:
+    """Check a folder, and read VOC's lists.
+
+    Raises:
+        FileNotFoundError: it is not a VOC folder, or lacks lists or masks.
+        ValueError: a list is malformed, or the VOC of another year.
+    """
+    if not (root / "JPEGImages").is_dir():
+        below = [path for path in (root / "VOC2012", root / "VOCdevkit" / "VOC2012") if path.is_dir()]
+        hint = f" Did you mean {below[0]}?" if below else ""
+        raise FileNotFoundError(f"{root}: there is no VOC folder (no JPEGImages in it).{hint}\n{_VOC_TREE}")
+    needed = [root / VOC_LISTS / "train.txt", root / VOC_LISTS / "val.txt", root / "SegmentationClass"]
+    absent = [str(path) for path in needed if not path.exists()]
+    if absent:
+        raise FileNotFoundError(f"{', '.join(absent)}: not there; extract VOC's archive again.\n{_VOC_TREE}")
+    train, val = (frozenset(read_ids(path)) for path in needed[:2])
+    year = _OTHER_YEARS.get((len(train), len(val)))
+    if year is None and all(re.fullmatch(r"\d{6}", name) for name in train):
+        year = 2007
+    if year is not None:
+        raise ValueError(
+            f"{root}: expected VOC 2012 (1464 ids in train.txt, 1449 in val.txt), got VOC {year} "
+            f"({len(train)} and {len(val)}); give the folder VOCdevkit/VOC2012."
+        )
+    return VocFolder(root, train, val)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Read a list of image ids, one a line; ValueError if a line holds more, or there is none."""
+    ids = []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if len(words) > 1:
+            raise ValueError(
+                f"{path}, line {number}: expected one image id, got {line!r}; use the list as it was published."
+            )
+        ids += words
+    if not ids:
+        raise ValueError(f"{path}: the list is empty; extract the archive again.")
+    return ids
+
+
+def save_class_mask(mask: Tensor, path: Path) -> None:
+    """Write class ids, ``(H, W)`` uint8, as a PNG in VOC's colours."""
+    image = Image.fromarray(mask.numpy())
+    # The bits of an id, three by three from the lowest, are the highest bits of its red, green and blue.
+    colours = [
+        sum(((value >> (3 * place + channel)) & 1) << (7 - place) for place in range(3))
+        for value in range(256)
+        for channel in range(3)
+    ]
+    image.putpalette(colours)
+    image.save(path, format="PNG")

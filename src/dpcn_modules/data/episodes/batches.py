@@ -1,0 +1,82 @@
+"""Which episodes an epoch has, and how they become a batch."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import Sampler
+
+from dpcn_modules._checks import VOID
+from dpcn_modules.data.episodes.dataset import Episode, View
+
+
+class EpisodeSampler(Sampler[int]):
+    """The items of one epoch, or one rank's share of them.
+
+    Args:
+        episodes: number of episodes in an epoch.
+        rank: this process, from 0.
+        ranks: number of processes; each takes every ``ranks``-th episode.
+        epoch: the first one.
+        done: how many episodes of that epoch all ranks did together before a training was cut off; they are left out.
+
+    Example:
+        >>> sampler = EpisodeSampler(5, rank=1, ranks=2)
+        >>> sampler.set_epoch(2)
+        >>> list(sampler)
+        [11, 13]
+    """
+
+    def __init__(self, episodes: int, *, rank: int = 0, ranks: int = 1, epoch: int = 0, done: int = 0) -> None:
+        if episodes < 1 or rank not in range(ranks):
+            raise ValueError(
+                f"expected ``episodes`` >= 1 and 0 <= ``rank`` < ``ranks``, got {episodes}, {rank}, {ranks}."
+            )
+        self.episodes = episodes
+        self.epoch = epoch
+        self._share = range(rank, episodes, ranks)
+        self._done = {epoch: done // ranks}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose items come next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self._share)
+
+    def __iter__(self) -> Iterator[int]:
+        """The items in order."""
+        share = self._share[self._done.get(self.epoch, 0) :]
+        return (self.epoch * self.episodes + index for index in share)
+
+
+def collate_episodes(batch: list[Episode]) -> Episode:
+    """Make a batch: tensors are stacked, query masks first padded at the bottom and right with 255.
+
+    Args:
+        batch: B episodes of one K and S.
+
+    Returns:
+        One `Episode` whose tensors have the first axis B.
+    """
+    height, width = torch.stack([episode.query_size for episode in batch]).amax(dim=0).tolist()
+    query_masks = [
+        F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0]), value=VOID)
+        for mask in (episode.query_mask for episode in batch)
+    ]
+    return Episode(
+        query_image=torch.stack([episode.query_image for episode in batch]),
+        query_mask=torch.stack(query_masks),
+        support_images=torch.stack([episode.support_images for episode in batch]),
+        support_masks=torch.stack([episode.support_masks for episode in batch]),
+        query_size=torch.stack([episode.query_size for episode in batch]),
+        class_id=torch.tensor([episode.class_id for episode in batch]),
+        index=torch.tensor([episode.index for episode in batch]),
+        query_name=tuple(str(episode.query_name) for episode in batch),
+        support_names=tuple(tuple(map(str, episode.support_names)) for episode in batch),
+        views=tuple(
+            View(*(torch.stack(tensors) for tensors in zip(*views, strict=True)))
+            for views in zip(*(episode.views for episode in batch), strict=True)
+        ),
+    )

@@ -1,0 +1,196 @@
+"""Episodes as tensors, from (seed, epoch, index) alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dpcn_modules._checks import VOID, check_choice
+from dpcn_modules.data.boxes import Annotation, annotate
+from dpcn_modules.data.episodes.sampling import EpisodeSpec, Sampling, check_enough, check_images, sample_episode
+from dpcn_modules.data.source import ImageSource
+
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class View(NamedTuple):
+    """The images of an episode as the network sees them at one size.
+
+    Attributes:
+        query_image: ``(3, S, S)`` float32, normalised.
+        support_images: ``(K, 3, S, S)`` float32, normalised.
+        support_masks: ``(K, S, S)`` int64 in {0, 1, 255}.
+    """
+
+    query_image: Tensor
+    support_images: Tensor
+    support_masks: Tensor
+
+
+class Episode(NamedTuple):
+    """A support set and a query of one class; collated, a batch of them with a first axis B.
+
+    Attributes:
+        query_image: ``(3, S, S)`` float32, normalised.
+        query_mask: in training ``(S, S)``, in testing the original mask ``(Hi, Wi)``; int64 in {0, 1, 255}.
+            A batch is padded at the bottom and right with 255.
+        support_images: ``(K, 3, S, S)`` float32, normalised.
+        support_masks: ``(K, S, S)`` int64 in {0, 1, 255}.
+        query_size: ``(2,)`` int64, height and width of ``query_mask`` before the padding.
+        class_id: the value stored in the masks; in a batch ``(B,)`` int64.
+        index: which episode; in a batch ``(B,)`` int64.
+        query_name: finds the image again; in a batch, B of them.
+        support_names: K of them; in a batch, B times K.
+        views: the same images at further sizes, for a test at several.
+    """
+
+    query_image: Tensor
+    query_mask: Tensor
+    support_images: Tensor
+    support_masks: Tensor
+    query_size: Tensor
+    class_id: int | Tensor
+    index: int | Tensor  # type: ignore[assignment]  # hides tuple.index, which an episode has no use for
+    query_name: str | tuple[str, ...]
+    support_names: tuple[str, ...] | tuple[tuple[str, ...], ...]
+    views: tuple[View, ...] = ()
+
+
+class EpisodeDataset(Dataset[Episode]):
+    """The episodes of a run, each made from ``(seed, epoch, index)`` alone.
+
+    The item ``epoch * episodes + index`` (of an `EpisodeSampler`) is an episode of that epoch: the images sampled and
+    every random choice of the transform follow from the seed, so that workers, ranks and a resume change nothing.
+
+    Args:
+        source: the labelled images.
+        shot: number of supports, K.
+        episodes: number of episodes in an epoch.
+        seed: of the whole run, 0 or more.
+        transform: image uint8 ``(3, H, W)`` and mask of the target uint8 ``(H, W)`` in {0, 1, 255} to
+            float32 ``(3, S, S)`` and int64 ``(S, S)``; its random numbers come from torch's global generator.
+        sampling: "class" or "image", see `sample_episode`.
+        original_query_mask: give the query's mask at its own size (testing) instead of transformed.
+        annotation: of the supports: "mask", "box" or "class_box", see `filled_boxes`. Boxes are drawn before the
+            transform, which crops by them; the query stays as it is.
+        further_transforms: like ``transform``, each for one of an episode's ``views``.
+        specs: the episodes to use instead of sampling, one for each episode (`read_manifest`).
+
+    Raises:
+        ValueError: there are no images, a class has fewer than ``shot + 1``, or there are fewer ``specs`` than
+            ``episodes``.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        shot: int,
+        episodes: int,
+        seed: int,
+        transform: Transform,
+        sampling: Sampling = "class",
+        original_query_mask: bool = False,
+        annotation: Annotation = "mask",
+        further_transforms: Sequence[Transform] = (),
+        specs: Sequence[EpisodeSpec] | None = None,
+    ) -> None:
+        check_choice("sampling", sampling, ("class", "image"))
+        check_choice("annotation", annotation, get_args(Annotation))
+        for name, value, lowest in (("shot", shot, 1), ("episodes", episodes, 1), ("seed", seed, 0)):
+            if value < lowest:
+                raise ValueError(f"``{name}``: expected at least {lowest}, got {value}.")
+        check_images(source)
+        check_enough(source, sorted(source.class_names), shot)
+        self.source = source
+        self.shot = shot
+        self.episodes = episodes
+        self.seed = seed
+        self.transform = transform
+        self.sampling: Sampling = sampling
+        self.original_query_mask = original_query_mask
+        self.annotation: Annotation = annotation
+        self.further_transforms = further_transforms
+        self.specs = specs
+        if specs is not None and len(specs) < episodes:
+            raise ValueError(f"``specs``: expected one for each of {episodes} episodes, got {len(specs)}.")
+
+    def __len__(self) -> int:
+        """Number of episodes in an epoch."""
+        return self.episodes
+
+    def __iter__(self) -> Iterator[Episode]:
+        """The episodes of epoch 0; without this Python would count on into the next epochs for ever."""
+        return (self[index] for index in range(self.episodes))
+
+    def spec(self, item: int) -> EpisodeSpec:
+        """What is sampled for an item, without reading an image."""
+        epoch, index = self._place(item)
+        if self.specs is not None:
+            return self.specs[index]
+        return sample_episode(
+            self.source, shot=self.shot, seed=self.seed, epoch=epoch, index=index, sampling=self.sampling
+        )
+
+    def __getitem__(self, item: int) -> Episode:
+        """The episode ``epoch * episodes + index``."""
+        epoch, index = self._place(item)
+        class_id, query, supports = self.spec(item)
+        sequence = np.random.SeedSequence((self.seed, epoch, index), spawn_key=(1,))
+        with torch.random.fork_rng(devices=[]):
+            # torch.manual_seed would seed the accelerators too, and so change the training that calls this.
+            torch.default_generator.manual_seed(int(sequence.generate_state(1)[0]))
+            query_seen, original = self._load(query, class_id)
+            seen = [self._load(support, class_id, self.annotation)[0] for support in supports]
+        first, *views = (
+            View(image, torch.stack([image for image, _ in shots]), torch.stack([mask for _, mask in shots]))
+            for (image, _), *shots in zip(query_seen, *seen, strict=True)
+        )
+        query_mask = original if self.original_query_mask else query_seen[0][1]
+        return Episode(
+            query_image=first.query_image,
+            query_mask=query_mask,
+            support_images=first.support_images,
+            support_masks=first.support_masks,
+            query_size=torch.tensor(query_mask.shape),
+            class_id=class_id,
+            index=index,
+            query_name=self.source.image_name(query),
+            support_names=tuple(self.source.image_name(support) for support in supports),
+            views=tuple(views),
+        )
+
+    def _place(self, item: int) -> tuple[int, int]:
+        if item < 0:
+            raise IndexError(f"episode {item}: expected epoch * {self.episodes} + index, 0 or more.")
+        return divmod(item, self.episodes)
+
+    def _load(
+        self, image_id: int, class_id: int, annotation: Annotation = "mask"
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """The image and target of every transform, and the target at its own size."""
+        image, mask = self.source.load(image_id)
+        target = target_mask(mask, class_id)
+        annotated = annotate(target, annotation)
+        transforms = (self.transform, *self.further_transforms)
+        return [transform(image, annotated) for transform in transforms], target.to(torch.int64)
+
+
+def target_mask(mask: Tensor, class_id: int) -> Tensor:
+    """Of a mask of class ids, the target 1, everything else 0, void 255.
+
+    Args:
+        mask: ``(H, W)``, integers.
+        class_id: the target.
+
+    Returns:
+        ``(H, W)``, uint8 in {0, 1, 255}.
+
+    Example:
+        >>> target_mask(torch.tensor([[0, 7, 8, 255]]), 7)
+        tensor([[  0,   1,   0, 255]], dtype=torch.uint8)
+    """
+    return (mask == class_id).to(torch.uint8).masked_fill_(mask == VOID, VOID)

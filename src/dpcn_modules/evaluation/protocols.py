@@ -1,0 +1,148 @@
+"""How a number was made, in one line, and the field's protocols by name: "PASCAL-5i, 1-shot" means at least five."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Everything that decides which episodes a test has and how they are scored.
+
+    Attributes:
+        name: what people call it; a label, which decides nothing.
+        data: the images, as their source names them (set, fold, list, area rule).
+        classes: the names of the classes that are scored.
+        shot: K.
+        episodes: how many.
+        seed: of the episodes.
+        sampling: "class" (a class, then its images) or "image" (an image, then one of its classes).
+        size: side of the square that the network sees.
+        annotation: of the supports: "mask", "box" (each connected object) or "class_box" (one around all).
+        scales: further sides at which the network sees the images; the probabilities are averaged.
+        truth: "original" (the mask as it is) or "resized" (the mask on the square that the network sees).
+        manifest: hash of the file that the episodes come from; empty where they were drawn.
+
+    Example:
+        >>> scored = dict(data="shapes fold 0 test", classes=("ring",), shot=1, episodes=200, seed=0, sampling="class")
+        >>> print(Protocol(name="demo", **scored, size=64))  # doctest: +ELLIPSIS
+        demo: shapes fold 0 test, 1 class, 1-shot, 200 episodes, seed 0, drawn by class, seen at 64 px, scored ...
+    """
+
+    name: str
+    data: str
+    classes: tuple[str, ...]
+    shot: int
+    episodes: int
+    seed: int
+    sampling: str
+    size: int
+    # A field that is added later needs a default: what every test did before there was the field.
+    annotation: str = "mask"
+    scales: tuple[int, ...] = ()
+    target: str = "original"
+    manifest: str = ""
+
+    @property
+    def id(self) -> str:
+        """Six hexadecimal digits of all but the name; the same for the same protocol, on any machine.
+
+        A field with a default counts only where it differs from it, so that ids once published stay.
+        """
+        deciding: list[object] = []
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if field.default is dataclasses.MISSING:
+                deciding.append(value)
+            elif value != field.default:
+                deciding.append((field.name, value))
+        return hashlib.sha256(repr(tuple(deciding)).encode()).hexdigest()[:6]
+
+    def __str__(self) -> str:
+        count = len(self.classes)
+        drawn = f"manifest {self.manifest}" if self.manifest else f"seed {self.seed}, sampled by {self.sampling}"
+        sides = " and ".join(str(side) for side in (self.size, *self.scales))
+        annotated = "" if self.annotation == "mask" else f", supports annotated by {self.annotation}"
+        return (
+            f"{self.name}: {self.data}, {count} class{'es' * (count > 1)}, {self.shot}-shot, {self.episodes} episodes, "
+            f"{drawn}, seen at {sides} px{annotated}, scored at {self.target} size [{self.id}]"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamedProtocol:
+    """How a published code samples its test episodes and scores them.
+
+    Attributes:
+        episodes: of a fold's test.
+        seeds: one test each; mean and standard deviation of them are the result.
+        sampling: "class" or "image", see `dpcn_modules.data.sample_episode`.
+        size: side of the square that the network sees.
+        scales: further sides; the probabilities are averaged.
+        truth: scored on the "original" masks or on the "resized" ones.
+        train_list: of PASCAL-5i's training images: "pfenet" (5953) or "trainaug" (10,582).
+        novel: what becomes of training images that also hold held-out classes: "keep" or "drop".
+        note: what the published code or paper leaves open, or does that is not done here.
+    """
+
+    episodes: int
+    seeds: tuple[int, ...]
+    sampling: str
+    size: int
+    scales: tuple[int, ...] = ()
+    target: str = "original"
+    train_list: str = "trainaug"
+    novel: str = "keep"
+    note: str = ""
+
+    def data_settings(self) -> dict[str, Any]:
+        """The settings of :class:`dpcn_modules.training.EpisodeDataModule` that it decides, but for the name."""
+        return {
+            "test_episodes": self.episodes,
+            "test_seed": self.seeds[0],
+            "sampling": self.sampling,
+            "size": self.size,
+            "scales": list(self.scales),
+            "target": self.target,
+        }
+
+
+PROTOCOLS = {
+    "dpcn": NamedProtocol(
+        episodes=1000,
+        seeds=(0,),
+        sampling="image",
+        size=473,
+        scales=(641,),
+        train_list="pfenet",
+        note="the paper gives episodes, scales and the original size of the masks; the rest is our reading (PFENet's)",
+    ),
+    "pfenet": NamedProtocol(episodes=5000, seeds=(321,), sampling="image", size=473, train_list="pfenet"),
+    "pfenet_coco": NamedProtocol(episodes=20000, seeds=(321,), sampling="image", size=641),
+    "hsnet": NamedProtocol(
+        episodes=1000,
+        seeds=(0,),
+        sampling="class",
+        size=400,
+        target="resized",
+        note="the published code squashes images to the square and can repeat a support; here neither",
+    ),
+    "panet": NamedProtocol(
+        episodes=1000,
+        seeds=(1234, 1235, 1236, 1237, 1238),
+        sampling="class",
+        size=417,
+        target="resized",
+        note="the published code squashes images to the square; here they keep their aspect",
+    ),
+    "bam": NamedProtocol(
+        episodes=1000,
+        seeds=(0, 1, 2, 3, 4),
+        sampling="image",
+        size=473,
+        train_list="pfenet",
+        novel="drop",
+        note="five tests; which seeds is not published",
+    ),
+}
+"""By name. Every class counts in an image from 2048 pixels of the original mask on."""

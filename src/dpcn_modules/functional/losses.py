@@ -1,0 +1,68 @@
+"""The loss of an episode (Eq. 12-14)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dpcn_modules._checks import VOID, check_shapes
+from dpcn_modules.interface import Prediction
+
+
+def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Two-class cross-entropy, the mean over the pixels that are not void.
+
+    Args:
+        logits: ``(B, 2, H, W)``; brought to the size of the mask if they are smaller or larger.
+        mask: ``(B, Hi, Wi)`` int64 in {0, 1, 255}.
+
+    Returns:
+        A scalar, float32 (float64 for float64 logits); 0 where every pixel is void.
+
+    Raises:
+        ValueError: shapes disagree.
+
+    Reference: Liu et al., CVPR 2022, eq. 12 and 13.
+    """
+    check_shapes(logits=(logits, "B 2 H W"), mask=(mask, "B Hi Wi"))
+    if logits.shape[-2:] != mask.shape[-2:]:
+        logits = F.interpolate(logits, mask.shape[-2:], mode="bilinear", align_corners=True)
+    # The mean over no pixels would be NaN.
+    logits = logits if logits.element_size() >= 4 else logits.float()
+    summed = F.cross_entropy(logits, mask, ignore_index=VOID, reduction="sum")
+    return summed / (mask != VOID).sum().clamp(min=1)
+
+
+def episode_loss(
+    prediction: Prediction,
+    query_mask: Tensor,
+    support_masks: Tensor,
+    *,
+    reverse_weight: float = 1.0,
+    auxiliary_weight: float = 1.0,
+) -> dict[str, Tensor]:
+    """``L = L(s->q) + lambda L(q->s)``, and the mean of the auxiliary outputs' losses where a network has them.
+
+    Args:
+        prediction: what the network gave in training.
+        query_mask: ``(B, Hi, Wi)`` int64 in {0, 1, 255}.
+        support_masks: ``(B, K, Hi, Wi)`` int64 in {0, 1, 255}.
+        reverse_weight: lambda.
+        auxiliary_weight: of the auxiliary outputs.
+
+    Returns:
+        ``"loss"``, their sum, and each part that is there: ``"query"``, ``"support"``, ``"auxiliary"``.
+
+    Raises:
+        ValueError: shapes disagree.
+
+    Reference: Liu et al., CVPR 2022, eq. 12-14.
+    """
+    parts = {"query": mask_loss(prediction.logits, query_mask)}
+    total = parts["query"]
+    if prediction.support_logits is not None:
+        parts["support"] = mask_loss(prediction.support_logits.flatten(0, 1), support_masks.flatten(0, 1))
+        total = total + reverse_weight * parts["support"]
+    if prediction.auxiliary_logits:
+        losses = [mask_loss(logits, query_mask) for logits in prediction.auxiliary_logits]
+        parts["auxiliary"] = sum(losses[1:], losses[0]) / len(losses)
+        total = total + auxiliary_weight * parts["auxiliary"]
+    return {"loss": total, **parts}

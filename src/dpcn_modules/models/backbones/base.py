@@ -1,0 +1,97 @@
+"""What all backbones share: which parameters learn, and which normalisation statistics move."""
+
+from pathlib import Path
+from typing import Literal, Self, TypeAlias, get_args
+
+from torch import Tensor, nn
+
+from dpcn_modules._checks import check_choice, check_shapes
+from dpcn_modules.models.weights import load_weights
+
+Features: TypeAlias = tuple[Tensor, Tensor, Tensor]
+Trainable: TypeAlias = Literal["all", "layer4", "none"]
+
+
+class Backbone(nn.Module):
+    """An image in, the features of layer2, layer3 and layer4 out; the base class of all backbones.
+
+    One rule sets the defaults. With pretrained weights only layer4 learns and the normalisation statistics
+    stay as they are, which is how the paper trains on PASCAL-5i. Without weights everything learns, since
+    frozen random features help nobody. Both can be set by name, whatever the weights.
+
+    Frozen stages build no graph: neither their parameters nor the image asks for a gradient. An image
+    that does ask for one (for a saliency map) gets it.
+
+    Attributes:
+        channels: channels of layer2, layer3 and layer4.
+        trainable: ``"all"``, ``"layer4"`` or ``"none"``.
+        frozen_norm: batch statistics are used as loaded, in training too.
+        validate: check the shape of each image; False where the caller has done so.
+
+    Shape:
+        image: ``(B, 3, Hi, Wi)``, normalised with ImageNet's mean and standard deviation if the weights are
+        ImageNet's. With ``high=False`` layer4 is left out, and layer3's feature stands in its place.
+        Returns: features of layer2, layer3 and layer4, each ``(B, channels[i], H, W)``; the maps of one
+        network can differ in size.
+    """
+
+    channels: tuple[int, int, int]
+    trainable: Trainable
+    frozen_norm: bool
+    validate = True
+
+    def _load_and_freeze(
+        self,
+        weights: str | Path | None,
+        architecture: str | None,
+        trainable: Trainable | None,
+        frozen_norm: bool | None,
+    ) -> None:
+        """Finish the construction, once all layers are there."""
+        if trainable is None:
+            trainable = "all" if weights is None else "layer4"
+        check_choice("trainable", trainable, get_args(Trainable))
+        if weights is not None:
+            load_weights(self, weights, architecture)
+        self.trainable = trainable
+        self.frozen_norm = weights is not None if frozen_norm is None else frozen_norm
+        self.requires_grad_(trainable == "all")
+        self._last_stage().requires_grad_(trainable != "none")
+        self.train(self.training)
+
+    def forward(self, image: Tensor, *, high: bool = True) -> Features:
+        """See the class."""
+        if self.validate:
+            check_shapes(image=(image, "B 3 Hi Wi"))
+        layer2, layer3 = self._middle(image)
+        return layer2, layer3, self.last(layer3) if high else layer3
+
+    def last(self, layer3: Tensor) -> Tensor:
+        """layer4 on a feature of layer3; PFENet gives it a masked one."""
+        feat: Tensor = self._last_stage()(layer3)
+        return feat
+
+    def _middle(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of layer2 and layer3."""
+        raise NotImplementedError
+
+    def _last_stage(self) -> nn.Module:
+        """The layers of layer4."""
+        raise NotImplementedError
+
+    def drop_layer4(self) -> None:
+        """Leave layer4 out, for a network that does not look at it; layer3's feature then stands in its place."""
+        raise NotImplementedError
+
+    def delayed_parameters(self) -> list[nn.Parameter]:
+        """Parameters that start to learn late: layer4's, where it alone is trained; otherwise none."""
+        return list(self._last_stage().parameters()) if self.trainable == "layer4" else []
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, and leave frozen normalisation layers in eval mode."""
+        super().train(mode)
+        if self.frozen_norm:
+            for module in self.modules():
+                if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+                    module.eval()
+        return self

@@ -1,0 +1,277 @@
+"""The forward that all networks share: encode the images, encode the support, decode the query, fuse the shots."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from dpcn_modules._checks import check_choice, check_shapes, check_values, with_shot_axis
+from dpcn_modules.functional.pooling import resize
+from dpcn_modules.interface import EncodeDecodeModel, ImageFeatures, Prediction, SupportFeatures
+from dpcn_modules.models.backbones import Backbone
+from dpcn_modules.models.settings import Settings
+
+Fusion = Literal["concat", "vote", "average", "or"]
+FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
+
+
+class FewShotNetwork(nn.Module):
+    """Encode the images, encode the support, decode the query; the base class of all networks.
+
+    `encode_image`, `encode_support` and `decode` can be called one by one: a support set is encoded once for many
+    queries, an image once for many episodes. They check their inputs and call the steps that a network defines: what
+    it keeps of an image (`_image_features`), of a support set (`_encode_support`), and how it segments (`_decode`).
+
+    Args:
+        backbone: gives the features of three stages, shared by query and support.
+        query_to_support: in training, also segment the support by the query and its predicted mask (DPCN's Eq. 13,
+            PANet's alignment).
+
+    Attributes:
+        name: that :func:`dpcn_modules.models.build_model` built it by; empty for a network built by hand.
+        settings: that it was built with, or None; name and settings are kept in checkpoints.
+
+    Shape:
+        - query_image: ``(B, 3, Hi, Wi)``, normalised with the ImageNet mean and std
+        - support_images: ``(B, K, 3, His, Wis)``, or ``(B, 3, His, Wis)`` for one shot
+        - support_masks: ``(B, K, His, Wis)`` or ``(B, His, Wis)`` in {0, 1, 255}
+        - output: :class:`dpcn_modules.interface.Prediction`, logits ``(B, 2, Hi, Wi)``
+
+    Raises:
+        ValueError: from forward: shapes disagree, a mask value is not 0, 1 or 255, or a feature is not finite.
+    """
+
+    reads_support_high = True
+    """The support's high-level feature is read as the backbone gives it."""
+
+    def __init__(self, backbone: Backbone, *, query_to_support: bool = False) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.query_to_support = query_to_support
+        self.name = ""
+        self.settings: Settings | None = None
+
+    def forward(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
+        """Segment the query of every episode."""
+        support_images, support_masks = with_shot_axis(support_images, support_masks)
+        check_shapes(
+            query_image=(query_image, "B 3 Hi Wi"),
+            support_images=(support_images, "B K 3 His Wis"),
+            support_masks=(support_masks, "B K His Wis"),
+        )
+        query = self._encode_image(query_image)
+        support = self._encode_image(support_images, high=self.reads_support_high)
+        check_values(masks={"support_masks": support_masks}, features=_by_name(query=query, support=support))
+        size = (query_image.shape[-2], query_image.shape[-1])
+        prediction = self._decode(query, self._encode_support(support, support_masks), size)
+        if self.training and self.query_to_support:
+            predicted_mask = (prediction.logits[:, 1] > prediction.logits[:, 0]).long()
+            support_size = (support_images.shape[-2], support_images.shape[-1])
+            support_logits = self._segment_support(query, predicted_mask, support, support_size)
+            prediction = prediction._replace(support_logits=support_logits)
+        return prediction
+
+    def encode_image(self, image: Tensor, *, high: bool = True) -> ImageFeatures:
+        """Make the features of images, once for any number of episodes.
+
+        Args:
+            image: ``(B, 3, Hi, Wi)`` or ``(B, K, 3, Hi, Wi)``.
+            high: make the high-level feature too; without it, and in a network that never reads it, the feature
+                of layer3 stands in its place.
+
+        Returns:
+            mid ``(B, C_m, H, W)`` and high ``(B, C_h, H, W)``, with the axis K where it was given.
+
+        Raises:
+            TypeError: no tensor.
+            ValueError: another shape.
+        """
+        check_shapes(image=(image, "B 3 Hi Wi" if isinstance(image, Tensor) and image.ndim == 4 else "B K 3 Hi Wi"))
+        return self._encode_image(image, high=high)
+
+    def encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
+        """Make what the network keeps of a support set, once for any number of queries.
+
+        Args:
+            support: features with the axis K, as :meth:`encode_image` gives for ``(B, K, 3, Hi, Wi)``.
+            support_masks: ``(B, K, Hi, Wi)`` in {0, 1, 255}.
+
+        Returns:
+            What :meth:`decode` reads.
+
+        Raises:
+            ValueError: shapes disagree, a mask value is not 0, 1 or 255, or a feature is not finite.
+        """
+        mid, support_masks = with_shot_axis(support.mid, support_masks)
+        check_shapes(support_feat=(mid, "B K C H W"), support_masks=(support_masks, "B K Hi Wi"))
+        check_values(masks={"support_masks": support_masks}, features=_by_name(support=support))
+        return self._encode_support(support, support_masks)
+
+    def decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
+        """Segment a query by an encoded support.
+
+        Args:
+            query: features of ``B`` images.
+            support: of ``B`` support sets.
+            size: ``(Hi, Wi)`` of the logits.
+
+        Returns:
+            Logits ``(B, 2, Hi, Wi)``, and what the network shows beside them.
+
+        Raises:
+            ValueError: shapes disagree, or a feature is not finite.
+        """
+        prototype = support.prototype
+        letters = "B C" if prototype.ndim == 2 else "B N C"
+        check_shapes(query_feat=(query.mid, "B Cq H W"), prototype=(prototype, letters))
+        check_values(features=_by_name(query=query))
+        return self._decode(query, support, size)
+
+    def delayed_parameters(self) -> list[nn.Parameter]:
+        """Parameters that start to train after the others: the last stage of a pretrained backbone."""
+        return self.backbone.delayed_parameters()
+
+    def _encode_image(self, image: Tensor, *, high: bool = True) -> ImageFeatures:
+        leading = image.shape[:-3]
+        layer2, layer3, layer4 = self.backbone(image.reshape(-1, *image.shape[-3:]), high=high)
+        features = self._image_features(resize(layer2, layer3.shape[-2:]), layer3, layer4)
+        return ImageFeatures(*(feat.reshape(*leading, *feat.shape[1:]) for feat in features))
+
+    def _image_features(self, layer2: Tensor, layer3: Tensor, layer4: Tensor) -> ImageFeatures:
+        """What is kept of an image; layer2 has layer3's size already."""
+        raise NotImplementedError
+
+    def _encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
+        """`encode_support` on inputs that have been checked."""
+        raise NotImplementedError
+
+    def _decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
+        """`decode` on inputs that have been checked."""
+        raise NotImplementedError
+
+    def _segment_support(
+        self, query: ImageFeatures, predicted_mask: Tensor, support: ImageFeatures, size: tuple[int, int]
+    ) -> Tensor:
+        """The same network with the roles swapped: ``(B, K, 2, His, Wis)``."""
+        B, K = support.mid.shape[:2]
+        shown = ImageFeatures(*(feat.repeat_interleave(K, 0).unsqueeze(1) for feat in query))  # BK 1 C H W
+        asked = ImageFeatures(*(feat.flatten(0, 1) for feat in support))  # BK C H W
+        encoded = self._encode_support(shown, predicted_mask.repeat_interleave(K, 0).unsqueeze(1))
+        logits = self._decode(asked, encoded, size).logits
+        return logits.reshape(B, K, *logits.shape[1:])
+
+
+def encode_support_images(model: EncodeDecodeModel, images: Tensor) -> ImageFeatures:
+    """Make the features of support images ``(B, K, 3, Hi, Wi)``, without a high level that the network never reads."""
+    if getattr(model, "reads_support_high", True):
+        return model.encode_image(images)
+    return model.encode_image(images, high=False)  # type: ignore[call-arg]
+
+
+def shot_predictions(
+    model: EncodeDecodeModel,
+    query: ImageFeatures,
+    support: ImageFeatures,
+    support_masks: Tensor,
+    *,
+    size: tuple[int, int],
+    fusion: Fusion = "concat",
+) -> list[Prediction]:
+    """Segment every query by its shots: by all of them together, or by each one alone, to be fused.
+
+    Args:
+        model: the network, in evaluation mode.
+        query: features of ``B`` images.
+        support: of ``B`` times K images.
+        support_masks: ``(B, K, His, Wis)`` in {0, 1, 255}.
+        size: ``(Hi, Wi)`` of the logits.
+        fusion: "concat" gives the network all shots together, as its forward does; the others give it one at a time.
+
+    Returns:
+        One prediction with "concat", otherwise K, each with logits ``(B, 2, Hi, Wi)``.
+    """
+    K = support_masks.shape[1]
+    group = max(K, 1) if fusion == "concat" else 1
+    predictions = []
+    for k in range(0, max(K, 1), group):
+        shots = ImageFeatures(*(feat[:, k : k + group] for feat in support))  # B group C H W
+        encoded = model.encode_support(shots, support_masks[:, k : k + group])
+        predictions.append(model.decode(query, encoded, size))
+    return predictions
+
+
+def fuse_shots(logits: Tensor, fusion: Fusion) -> Tensor:
+    """Fuse the predictions of K single shots into one mask.
+
+    A position is foreground where, of the K shots,
+
+    - "vote": more than half say foreground; with an even K, a tie is background,
+    - "average": the mean probability of foreground is above 0.5,
+    - "or": any says foreground.
+
+    A shot says foreground where its foreground logit is the larger one, so for K = 1 all three are the argmax.
+
+    Args:
+        logits: of K one-shot predictions, ``(..., K, 2, H, W)``.
+        fusion: one of the three; "concat" is no fusion of masks.
+
+    Returns:
+        ``(..., H, W)`` int64 in {0, 1}.
+
+    Raises:
+        ValueError: another shape, no shot, or another ``fusion``.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[0.0, 0.1], [0.0, 0.2], [3.0, 0.0]]).reshape(3, 2, 1, 1)
+        >>> [fuse_shots(logits, fusion).item() for fusion in ("vote", "average", "or")]
+        [1, 0, 1]
+
+    Reference: Liu et al., CVPR 2022, table 7.
+    """
+    check_choice("fusion", fusion, FUSIONS)
+    if fusion == "concat":
+        raise ValueError(
+            "``fusion``: expected one of vote, average, or, which fuse masks of single shots, got 'concat'; that is "
+            "the network's own forward on all shots at once."
+        )
+    leading = [f"axis{i}" for i in range(logits.ndim - 4)]
+    lengths = check_shapes(logits=(logits, " ".join([*leading, "K 2 H W"])))
+    if lengths["K"] == 0:
+        raise ValueError(f"``logits``: expected one shot or more (K 2 H W), got shape {tuple(logits.shape)}.")
+    background, foreground = logits.to(torch.promote_types(logits.dtype, torch.float32)).unbind(-3)  # each ... K H W
+    margin = foreground - background
+    if fusion == "average":
+        # tanh(margin / 2) is 2 p - 1, and unlike p it keeps its sign where p would be rounded to 0.5.
+        return (torch.tanh(margin / 2).mean(-3) > 0).long()
+    votes = (margin > 0).sum(-3)
+    return (2 * votes > lengths["K"]).long() if fusion == "vote" else (votes > 0).long()
+
+
+def each_shot(part: Callable[[Tensor], Tensor], feat: Tensor) -> Tensor:
+    """Put features ``(B, K, C, H, W)`` through a part for ``(N, C, H, W)``."""
+    result = part(feat.flatten(0, 1))
+    return result.reshape(*feat.shape[:2], *result.shape[1:])
+
+
+def _by_name(**features: ImageFeatures) -> dict[str, Tensor]:
+    """The levels of images' features by name; a level that stands for both counts once."""
+    named: dict[str, Tensor] = {}
+    for role, (mid, high) in features.items():
+        named[f"{role}_feat (mid level)"] = mid
+        if high is not mid:
+            named[f"{role}_feat (high level)"] = high
+    return named
+
+
+__all__: Sequence[str] = [
+    "FUSIONS",
+    "FewShotNetwork",
+    "Fusion",
+    "each_shot",
+    "encode_support_images",
+    "fuse_shots",
+    "resize",
+    "shot_predictions",
+]

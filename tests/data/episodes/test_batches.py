@@ -1,0 +1,107 @@
+"""Batches of episodes: the same for any number of workers and ranks, collated without losing a pixel."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from data.episode_helpers import episodes_of, same_episode
+from torch.utils.data import DataLoader
+
+from dpcn_modules.data.datasets.pascal import Pascal5i
+from dpcn_modules.data.episodes.batches import EpisodeSampler, collate_episodes
+from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset
+from dpcn_modules.data.source import ImageSource
+from dpcn_modules.data.transforms import TestTransform, TrainTransform
+
+
+def load_epoch(dataset: EpisodeDataset, workers: int, epoch: int = 1) -> list[Episode]:
+    sampler = EpisodeSampler(dataset.episodes)
+    sampler.set_epoch(epoch)
+    return list(DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=workers, collate_fn=collate_episodes))
+
+
+def check_same_for_any_number_of_workers(dataset: EpisodeDataset) -> None:
+    expected = load_epoch(dataset, 0)
+    assert len(expected) == dataset.episodes // 2
+    for workers in (0, 1, 2):
+        torch.manual_seed(workers)
+        batches = load_epoch(dataset, workers)
+        assert all(map(same_episode, batches, expected))
+        assert len(batches) == len(expected)
+
+
+@pytest.mark.parametrize("transform", [TrainTransform(size=48), TestTransform(size=48)], ids=["train", "test"])
+def test_batches_are_bit_identical_for_any_number_of_workers(
+    voc: Path, transform: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+) -> None:
+    source = Pascal5i(voc, 0, min_area=300).split("train")
+    is_test = isinstance(transform, TestTransform)
+    check_same_for_any_number_of_workers(
+        episodes_of(source, transform=transform, original_query_mask=is_test, sampling="image")
+    )
+
+
+@pytest.mark.real_data
+def test_batches_of_real_images_are_bit_identical_for_any_number_of_workers(real_data: Path) -> None:
+    data = Pascal5i(real_data / "voc2012_subset", 1, classes=["cat", "cow", "dog", "horse", "sheep"])
+    source = data.split("train")
+    check_same_for_any_number_of_workers(episodes_of(source, shot=1, episodes=4, transform=TrainTransform(size=193)))
+
+
+def test_sampler_covers_an_epoch_once() -> None:
+    sampler = EpisodeSampler(7)
+    assert len(sampler) == 7
+    assert list(sampler) == list(range(7))
+    sampler.set_epoch(3)
+    assert list(sampler) == list(range(21, 28))
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_sampler_ranks_share_an_epoch_without_overlap(ranks: int) -> None:
+    samplers = [EpisodeSampler(7, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for sampler in samplers:
+        sampler.set_epoch(2)
+    assert sorted(item for sampler in samplers for item in sampler) == list(range(14, 21))
+    assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
+
+
+@pytest.mark.parametrize(("episodes", "rank", "ranks"), [(0, 0, 1), (5, 2, 2), (5, -1, 2)])
+def test_sampler_rejects_impossible_shares(episodes: int, rank: int, ranks: int) -> None:
+    with pytest.raises(ValueError, match=rf"got {episodes}, {rank}, {ranks}"):
+        EpisodeSampler(episodes, rank=rank, ranks=ranks)
+
+
+def test_collate_pads_original_masks_with_void(source: ImageSource) -> None:
+    dataset = episodes_of(source, transform=TestTransform(size=32), original_query_mask=True, episodes=12)
+    items = [dataset[item] for item in range(12)]
+    batch = collate_episodes(items)
+    height = max(int(episode.query_mask.shape[0]) for episode in items)
+    assert batch.query_mask.shape == (12, height, 50)
+    assert len({episode.query_mask.shape for episode in items}) > 1
+    for row, episode in enumerate(items):
+        rows, columns = batch.query_size[row].tolist()
+        assert torch.equal(batch.query_mask[row, :rows, :columns], episode.query_mask)
+        assert bool((batch.query_mask[row, rows:] == 255).all())
+
+
+def test_collate_keeps_fields_and_order(source: ImageSource) -> None:
+    items = [episodes_of(source)[item] for item in (0, 5, 3)]
+    batch = collate_episodes(items)
+    assert batch.query_image.shape == (3, 3, 32, 32)
+    assert batch.support_images.shape == (3, 2, 3, 32, 32)
+    assert batch.support_masks.shape == (3, 2, 32, 32)
+    assert isinstance(batch.class_id, torch.Tensor)
+    assert isinstance(batch.index, torch.Tensor)
+    assert batch.class_id.tolist() == [episode.class_id for episode in items]
+    assert batch.index.tolist() == [0, 5, 3]
+    assert batch.query_name == tuple(episode.query_name for episode in items)
+    assert batch.support_names == tuple(episode.support_names for episode in items)
+
+
+def test_truncated_image_is_named_through_loader_workers(voc: Path) -> None:
+    for path in (voc / "JPEGImages").glob("val_*.jpg"):
+        path.write_bytes(path.read_bytes()[:900])
+    source = Pascal5i(voc, 0, min_area=300).split("test")
+    with pytest.raises(ValueError, match=r"val_\d+\.jpg: cannot be decoded"):
+        load_epoch(episodes_of(source), workers=1)
