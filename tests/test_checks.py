@@ -5,10 +5,10 @@ import torch
 
 from dpcn_modules._checks import (
     check_choice,
-    check_finite,
     check_mask_values,
     check_odd,
     check_shapes,
+    check_values,
     with_shot_axis,
 )
 
@@ -61,21 +61,21 @@ def test_check_mask_values_shows_five_values_at_most() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_check_finite_rejects_one_bad_value_among_many(value: float) -> None:
+def test_check_values_rejects_one_bad_value_among_many(value: float) -> None:
     feat = torch.zeros(1000)
     feat[321] = value
     with pytest.raises(ValueError, match=r"``query_feat``: expected finite values, got NaN or infinity; look at the"):
-        check_finite("query_feat", feat)
+        check_values(features={"query_feat": feat})
 
 
-def test_check_finite_rejects_infinities_that_cancel() -> None:
+def test_check_values_rejects_infinities_that_cancel() -> None:
     with pytest.raises(ValueError, match="expected finite values"):
-        check_finite("x", torch.tensor([float("inf"), -float("inf")]))
+        check_values(features={"x": torch.tensor([float("inf"), -float("inf")])})
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_check_finite_takes_values_whose_sum_overflows_their_dtype(dtype: torch.dtype) -> None:
-    check_finite("x", torch.full((100,), torch.finfo(dtype).max, dtype=dtype))
+def test_check_values_takes_values_whose_sum_overflows_their_dtype(dtype: torch.dtype) -> None:
+    check_values(features={"x": torch.full((100,), torch.finfo(dtype).max, dtype=dtype)})
 
 
 def test_check_choice_lists_the_known_and_names_the_nearest() -> None:

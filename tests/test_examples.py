@@ -1,5 +1,6 @@
 """Every example runs as it is, and so do the README's first Python block and the commands on real images."""
 
+import dataclasses
 import json
 import os
 import re
@@ -58,7 +59,7 @@ def test_a_host_with_dcm_from_scratch_prints_the_score_and_its_protocol(tmp_path
     printed = run_adapter(host, "--steps=4", folder=tmp_path)
     assert re.search(r"^mIoU \d+\.\d, FB-IoU \d+\.\d; example: shapes fold 0 test", printed, re.MULTILINE)
     assert "without DCM" not in printed
-    assert saved(tmp_path, host)["recipe"]["dcm"] is True
+    assert saved(tmp_path, host)["settings"]["dcm"] is True
 
 
 def test_a_adapter_for_a_published_canet_prints_both_scores_and_leaves_the_host_as_it_was(tmp_path):
@@ -76,12 +77,12 @@ def test_a_adapter_for_a_published_canet_prints_both_scores_and_leaves_the_host_
 def test_a_adapter_for_a_pfenet_of_one_s_own_takes_its_size_and_trains_its_head(tmp_path):
     host = build_model("pfenet_small", channels=16)
     state = {f"model.{name}": value for name, value in host.state_dict().items()}
-    torch.save({"recipe": host.recipe, "state_dict": state, "size": 32}, tmp_path / "host.ckpt")
+    torch.save({"network": host.name, "settings": dataclasses.asdict(host.settings), "state_dict": state, "size": 32}, tmp_path / "host.ckpt")
     printed = run_adapter("pfenet", "--host-checkpoint=host network.ckpt", "--steps=2", folder=tmp_path)
     assert "without DCM: mIoU" in printed
     assert "seen at 32 px" in printed
     after = saved(tmp_path, "pfenet")
-    assert after["recipe"]["channels"] == 16
+    assert after["settings"]["channels"] == 16
     assert not torch.equal(after["state_dict"]["model.merge.0.weight"], state["model.merge.0.weight"])
 
 
@@ -119,7 +120,7 @@ def test_the_first_python_block_of_the_readme_runs(tmp_path):
 @pytest.mark.real_data
 def test_recipe_on_real_images_fit_test_segment(tmp_path, real_data):
     voc = real_data / "voc2012_subset"
-    recipe = [
+    config = [
         f"--config={ROOT / 'examples' / 'configs' / 'pascal5i_short.yaml'}",
         f"--data.source.init_args.root={voc}",
     ]
@@ -130,9 +131,9 @@ def test_recipe_on_real_images_fit_test_segment(tmp_path, real_data):
         "--trainer.max_epochs=1",
     ]
     dpcn = ("-m", "dpcn_modules.cli.main")
-    run(*dpcn, "fit", *recipe, *short, folder=tmp_path)
+    run(*dpcn, "fit", *config, *short, folder=tmp_path)
     last = tmp_path / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
-    printed = run(*dpcn, "test", *recipe, *short, f"--ckpt_path={last}", folder=tmp_path)
+    printed = run(*dpcn, "test", *config, *short, f"--ckpt_path={last}", folder=tmp_path)
     assert all(
         word in printed for word in ("dog", "horse", "person", "mIoU", "protocol: short: pascal5i fold 2 test, val.txt")
     )

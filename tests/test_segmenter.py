@@ -1,5 +1,6 @@
 """FewShotSegmenter: any kind and size of image in, a mask of the image's own size out, the support encoded once."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,9 @@ def segmenter(model: FewShotNetwork) -> FewShotSegmenter:
 
 def save_checkpoint(model: FewShotNetwork, path: Path, **extra: int) -> Path:
     parameters = {f"model.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"recipe": model.recipe, "state_dict": parameters, **extra}, path)
+    torch.save(
+        {"network": model.name, "settings": dataclasses.asdict(model.settings), "state_dict": parameters, **extra}, path
+    )
     return path
 
 
@@ -87,7 +90,7 @@ def test_paths_pil_numpy_and_tensors_give_the_same(segmenter: FewShotSegmenter, 
     for array, path in zip(arrays, paths, strict=True):
         Image.fromarray(array).save(path)
     results = []
-    for image, target in [
+    for shown, target in [
         (image(), mask()),
         arrays,
         paths,
@@ -97,8 +100,8 @@ def test_paths_pil_numpy_and_tensors_give_the_same(segmenter: FewShotSegmenter, 
         ([image()], [mask()]),
         ((paths[0],), (255 * mask(),)),
     ]:
-        segmenter.set_support(image, target)
-        results.append(segmenter.probability(image[0] if isinstance(image, list | tuple) else image))
+        segmenter.set_support(shown, target)
+        results.append(segmenter.probability(shown[0] if isinstance(shown, list | tuple) else shown))
     assert all(torch.equal(result, results[0]) for result in results)
 
 
@@ -293,3 +296,18 @@ def test_real_images_of_any_shape_are_segmented_at_their_own_size(segmenter: Few
         segmented = segmenter.segment(path)
         assert segmented.shape == load_image(path).shape[1:]
         assert np.isin(segmented.numpy(), (0, 1)).all()
+
+
+def test_a_list_of_images_of_unequal_size_gives_a_list_of_masks(segmenter: FewShotSegmenter) -> None:
+    segmenter.set_support(image(), mask())
+    generator = torch.Generator().manual_seed(1)
+    images = [torch.rand(3, height, width, generator=generator) for height, width in ((40, 60), (64, 64), (90, 30))]
+    together, alone = segmenter.probability(images), [segmenter.probability(each) for each in images]
+    assert [tuple(each.shape) for each in together] == [(40, 60), (64, 64), (90, 30)]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    segmenter.batch_size = 2
+    torch.testing.assert_close(segmenter.probability(images), together, rtol=1e-4, atol=1e-5)
+    masks = segmenter.segment(images, threshold=0.4)
+    assert all(torch.equal(found, (each > 0.4).to(torch.uint8)) for found, each in zip(masks, together, strict=True))
+    assert segmenter.segment([]) == []

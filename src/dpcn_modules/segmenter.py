@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpcn_modules._checks import VOID, check_integer, check_number
+from dpcn_modules._checks import VOID, check_integer
 from dpcn_modules.data.boxes import Annotation, annotate
 from dpcn_modules.data.episodes import target_mask
 from dpcn_modules.data.io import ImageLike, as_image, as_mask, binary_mask, check_same_size
@@ -156,7 +156,10 @@ class FewShotSegmenter:
             RuntimeError: there is no support yet.
             FileNotFoundError, TypeError, ValueError: as above, or ``threshold`` is out of its range.
         """
-        check_number("threshold", threshold, lowest=0.0, highest=1.0)
+        if not 0 <= threshold <= 1:
+            raise ValueError(
+                f"``threshold``: expected a probability from 0 to 1, got {threshold}; 0.5 is the usual one."
+            )
         if isinstance(image, list):
             return [(each > threshold).to(torch.uint8) for each in self.probability(image)]
         return (self.probability(image) > threshold).to(torch.uint8)

@@ -45,11 +45,11 @@ def last_result(folder):
     return json.loads(paths[-1].read_text())
 
 
-def check_tests(folder, recipe, checkpoint):
+def check_tests(folder, config, checkpoint):
     """Test a checkpoint in all ways; what was asked for is in the protocol of each."""
     results = {}
     for name, (options, expected) in TESTS.items():
-        assert main(["test", *recipe, f"--ckpt_path={checkpoint}", *options]) == 0
+        assert main(["test", *config, f"--ckpt_path={checkpoint}", *options]) == 0
         results[name] = last_result(folder)
         (run,) = results[name]["runs"]
         assert {key: run["protocol"][key] for key in expected} == expected
@@ -63,26 +63,26 @@ def check_tests(folder, recipe, checkpoint):
     return results
 
 
-def check_replay(folder, recipe, checkpoint, options, result, capsys):
+def check_replay(folder, config, checkpoint, options, result, capsys):
     """Write the episodes of a test, and give them to another one that would draw others: the number is the same."""
     capsys.readouterr()
-    assert main(["episodes", *recipe, *options, "--output=episodes.jsonl"]) == 0
+    assert main(["episodes", *config, *options, "--output=episodes.jsonl"]) == 0
     digest = re.search(r"5 episodes, hash ([0-9a-f]{12})", capsys.readouterr().out).group(1)
     assert digest == result["runs"][0]["episodes"]
     replay = ["--episodes=episodes.jsonl", "--data.test_seed=7"]
-    assert main(["test", *recipe, f"--ckpt_path={checkpoint}", *options, *replay]) == 0
+    assert main(["test", *config, f"--ckpt_path={checkpoint}", *options, *replay]) == 0
     (replayed,) = last_result(folder)["runs"]
     assert replayed["episodes"] == digest
     for key in ("miou", "fb_iou", "class_iou"):
         assert replayed[key] == result["runs"][0][key]
 
 
-def check_protocols(folder, recipe, checkpoint):
+def check_protocols(folder, config, checkpoint):
     """Test by every named protocol, with fewer episodes and smaller images."""
     for name, protocol in PROTOCOLS.items():
         small = ["--data.test_episodes=2", "--data.size=65", f"--data.scales={[49] * len(protocol.scales)}"]
         arguments = [f"--ckpt_path={checkpoint}", f"--protocol={name}", *small]
-        assert main(["test", *recipe, *arguments]) == 0
+        assert main(["test", *config, *arguments]) == 0
         runs = [run["protocol"] for run in last_result(folder)["runs"]]
         assert [run["seed"] for run in runs] == list(protocol.seeds)
         for run in runs:
@@ -96,13 +96,13 @@ def test_voc_from_the_download_to_replayed_scores(here, real_data, capsys):
     assert main(["prepare", "pascal", f"--voc={voc}", f"--out={here / 'voc'}"]) == 1
     assert re.search(r"trainaug +262 of 10582 \(partial download\?", capsys.readouterr().out)
     train_list = here / "voc" / "ImageSets" / "Segmentation" / "trainaug.txt"
-    recipe = [f"--config={CONFIGS / 'pascal5i_short.yaml'}", *SMALL, f"{SOURCE}.root={voc}"]
-    assert main(["fit", *recipe, f"{SOURCE}.train_list={train_list}"]) == 0
+    config = [f"--config={CONFIGS / 'pascal5i_short.yaml'}", *SMALL, f"{SOURCE}.root={voc}"]
+    assert main(["fit", *config, f"{SOURCE}.train_list={train_list}"]) == 0
     checkpoint = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
-    results = check_tests(here, recipe, checkpoint)
+    results = check_tests(here, config, checkpoint)
     assert set(results["one shot"]["runs"][0]["class_iou"]) <= {"dog", "horse", "person"}
-    check_replay(here, recipe, checkpoint, *(TESTS["all"][0], results["all"]), capsys)
-    check_protocols(here, recipe, checkpoint)
+    check_replay(here, config, checkpoint, *(TESTS["all"][0], results["all"]), capsys)
+    check_protocols(here, config, checkpoint)
 
 
 @pytest.mark.real_data
@@ -114,14 +114,14 @@ def test_coco_from_the_download_to_replayed_scores(here, real_data, capsys):
     assert "272 masks: 272 drawn, 0 kept" in capsys.readouterr().out
     (kept,) = (here / "masks").glob("masks_*/manifest.json")
     written = kept.stat().st_mtime_ns
-    recipe = [f"--config={CONFIGS / 'coco20i_short.yaml'}", *SMALL]
-    recipe += [f"{SOURCE}.root={coco}", f"{SOURCE}.cache={here / 'masks'}"]
-    assert main(["fit", *recipe]) == 0
+    config = [f"--config={CONFIGS / 'coco20i_short.yaml'}", *SMALL]
+    config += [f"{SOURCE}.root={coco}", f"{SOURCE}.cache={here / 'masks'}"]
+    assert main(["fit", *config]) == 0
     checkpoint = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
-    results = check_tests(here, recipe, checkpoint)
+    results = check_tests(here, config, checkpoint)
     held_out = {"person", "boat", "dog", "wine glass", "spoon", "chair", "dining table", "refrigerator"}
     assert set(results["one shot"]["runs"][0]["class_iou"]) <= held_out
-    check_replay(here, recipe, checkpoint, *(TESTS["one shot"][0], results["one shot"]), capsys)
+    check_replay(here, config, checkpoint, *(TESTS["one shot"][0], results["one shot"]), capsys)
     assert kept.stat().st_mtime_ns == written
 
 
@@ -141,18 +141,18 @@ def write_classes(root, count):
 
 def test_classes_of_fss1000_are_held_out_by_a_text_file(here, capsys):
     write_classes(here / "fewshot_data", 6)
-    recipe = [f"--config={CONFIGS / 'fss1000.yaml'}", f"{SOURCE}.root=fewshot_data", *SMALL[3:], "--data.size=33"]
-    recipe += ["--model.network=dpcn_small", "--model.changes={}", "--trainer.accelerator=cpu"]
+    config = [f"--config={CONFIGS / 'fss1000.yaml'}", f"{SOURCE}.root=fewshot_data", *SMALL[3:], "--data.size=33"]
+    config += ["--model.network=dpcn_small", "--model.overrides={}", "--trainer.accelerator=cpu"]
     held_out = f"{SOURCE}.test_classes=held_out.txt"
-    assert main(["fit", *recipe, held_out]) == 0
+    assert main(["fit", *config, held_out]) == 0
     checkpoint = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
-    assert main(["test", *recipe, held_out, f"--ckpt_path={checkpoint}"]) == 0
+    assert main(["test", *config, held_out, f"--ckpt_path={checkpoint}"]) == 0
     (run,) = last_result(here)["runs"]
     assert run["protocol"]["classes"] == ["class_003", "class_004", "class_005"]
 
-    assert main(["fit", *recipe, held_out, f"{SOURCE}.train_classes=[class_000,class_003]"]) == 2
+    assert main(["fit", *config, held_out, f"{SOURCE}.train_classes=[class_000,class_003]"]) == 2
     assert "1 of them are in ``train_classes`` too: class_003" in capsys.readouterr().err
-    assert main(["fit", *recipe, f"{SOURCE}.test_classes=gone.txt"]) == 2
+    assert main(["fit", *config, f"{SOURCE}.test_classes=gone.txt"]) == 2
     assert "``test_classes``: there is no file gone.txt" in capsys.readouterr().err
 
 
@@ -162,7 +162,7 @@ NO_FILES = [f"{SOURCE}.{side}_{kind}=null" for side in ("train", "test") for kin
 @pytest.mark.real_data
 @pytest.mark.parametrize("command", ["fit", "episodes"])
 @pytest.mark.parametrize(
-    ("recipe", "options", "message"),
+    ("config", "options", "message"),
     [
         ("coco20i", NO_FILES, r"no annotation file .*instances_(train|val)2014\.json .* no folder of images"),
         ("coco20i", [*NO_FILES, f"{SOURCE}.year=2017"], r"no annotation file .*2017\.json(.|\n)*pass year=\"2014\""),
@@ -177,13 +177,13 @@ NO_FILES = [f"{SOURCE}.{side}_{kind}=null" for side in ("train", "test") for kin
         ("pascal5i", [f"{SOURCE}.{side}_list=trainval07" for side in ("train", "test")], "no list 'trainval07'; lists"),
     ],
 )
-def test_unusable_data_is_one_error_and_the_status_is_2(here, real_data, capsys, command, recipe, options, message):
-    root = real_data / ("coco_subset" if recipe == "coco20i" else "voc2012_subset")
+def test_unusable_data_is_one_error_and_the_status_is_2(here, real_data, capsys, command, config, options, message):
+    root = real_data / ("coco_subset" if config == "coco20i" else "voc2012_subset")
     first = (real_data / "voc2012_subset" / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[0]
     mask = f"SegmentationClassAug/{first}.png"
     Path("cut.txt").write_text(f"JPEGImages/{first}.jpg {mask}\nJPEGImages/gone.jpg {mask}\n")
-    given = [f"--config={CONFIGS / recipe}_short.yaml", *SMALL, f"{SOURCE}.root={root}", *options]
-    given += [f"{SOURCE}.cache={here / 'masks'}"] if recipe == "coco20i" else []
+    given = [f"--config={CONFIGS / config}_short.yaml", *SMALL, f"{SOURCE}.root={root}", *options]
+    given += [f"{SOURCE}.cache={here / 'masks'}"] if config == "coco20i" else []
     given += ["--output=episodes.jsonl"] if command == "episodes" else []
     assert main([command, *given]) == 2
     printed = capsys.readouterr().err

@@ -12,10 +12,10 @@ from matplotlib.image import imread
 from dpcn_modules.cli import figures
 from dpcn_modules.cli.main import main
 from dpcn_modules.data import Shapes
-from dpcn_modules.evaluation import logits_at_original_size
+from dpcn_modules.evaluation import EpisodeIoU, logits_at_original_size
 from dpcn_modules.evaluation.results import file_hash
 from dpcn_modules.models import build_model
-from dpcn_modules.training import EpisodeDataModule, EpisodeIoU, FewShotTask
+from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 RECIPE = Path(__file__).resolve().parents[2] / "examples" / "configs" / "shapes.yaml"
 TINY = [

@@ -1,5 +1,6 @@
-"""`dpcn fit` and `dpcn test` from recipes, as a user types them."""
+"""`dpcn fit` and `dpcn test` from configs, as a user types them."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -42,7 +43,7 @@ def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert (run / "metrics.csv").is_file()
     assert list(run.glob("events.out.tfevents*"))
-    assert load_model(run / "checkpoints" / "last.ckpt").recipe == {"name": "dpcn_small"}
+    assert load_model(run / "checkpoints" / "last.ckpt").config == {"name": "dpcn_small"}
 
     last = run / "checkpoints" / "last.ckpt"
     assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}"]) == 0
@@ -75,12 +76,12 @@ def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
 def test_episodes_are_written_and_replayed_to_the_same_number(here, capsys):
     assert fit("--trainer.max_epochs=1") == 0
     last = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
-    recipe = [f"--config={CONFIGS / 'shapes.yaml'}", *TINY]
-    assert main(["episodes", *recipe, "--output=episodes.jsonl"]) == 0
+    config = [f"--config={CONFIGS / 'shapes.yaml'}", *TINY]
+    assert main(["episodes", *config, "--output=episodes.jsonl"]) == 0
     digest = re.search(r"6 episodes, hash ([0-9a-f]{12}): episodes\.jsonl", capsys.readouterr().out).group(1)
     replay = ["--episodes", "episodes.jsonl", "--data.test_seed=9"]
     for more in ([], replay):
-        assert main(["test", *recipe, f"--ckpt_path={last}", "--data.scales=[48]", *more]) == 0
+        assert main(["test", *config, f"--ckpt_path={last}", "--data.scales=[48]", *more]) == 0
     printed = capsys.readouterr().out
     assert printed.count(f"episodes {digest}") == 2
     assert f"manifest {digest}, seen at 32 and 48 px" in printed
@@ -88,20 +89,20 @@ def test_episodes_are_written_and_replayed_to_the_same_number(here, capsys):
     assert drawn["miou"] == replayed["miou"]
     assert drawn["runs"][0]["class_iou"] == replayed["runs"][0]["class_iou"]
 
-    assert main(["episodes", *recipe, "--data.test_seed=1", "--output=episodes.jsonl"]) == 2
+    assert main(["episodes", *config, "--data.test_seed=1", "--output=episodes.jsonl"]) == 2
     assert "holds other episodes" in capsys.readouterr().err
-    assert main(["test", *recipe, f"--ckpt_path={last}", *replay, "--data.source.init_args.fold=1"]) == 2
+    assert main(["test", *config, f"--ckpt_path={last}", *replay, "--data.source.init_args.fold=1"]) == 2
     assert "expected episodes of shapes fold 1" in capsys.readouterr().err
 
 
 def test_several_seeds_give_mean_and_deviation(here, capsys):
     assert fit("--trainer.max_epochs=1") == 0
     last = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
-    recipe = [f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}"]
-    assert main(["test", *recipe, "--seeds=[3,4]"]) == 0
+    config = [f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}"]
+    assert main(["test", *config, "--seeds=[3,4]"]) == 0
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("seed 3", "seed 4", "mean", "standard deviation"))
-    assert main(["test", *recipe, "--data.test_seed=4"]) == 0
+    assert main(["test", *config, "--data.test_seed=4"]) == 0
     both, second = (json.loads(Path("runs", "dpcn", f"version_{v}", "test.json").read_text()) for v in (1, 2))
     assert [run["protocol"]["seed"] for run in both["runs"]] == [3, 4]
     assert both["runs"][1] == second["runs"][0]
@@ -111,12 +112,12 @@ def test_several_seeds_give_mean_and_deviation(here, capsys):
 def test_the_feature_cache_changes_neither_result_nor_protocol(here, capsys):
     assert fit("--trainer.max_epochs=1", "--feature-cache=1GB") == 0
     last = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"
-    recipe = [f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}", "--data.scales=[48]"]
+    config = [f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}", "--data.scales=[48]"]
     few = ["--data.source.init_args.images_per_class=2", "--seeds=[0,1]"]
     capsys.readouterr()
     printed = []
     for more in ([], ["--feature-cache", "1GB"], ["--feature_cache=100KB"], ["--model.feature_cache=0"]):
-        assert main(["test", *recipe, *few, *more]) == 0
+        assert main(["test", *config, *few, *more]) == 0
         printed.append(capsys.readouterr().out)
     lines = [[line for line in out.splitlines() if line.startswith("feature cache: ")] for out in printed]
     assert [len(each) for each in lines] == [0, 2, 2, 0]  # one a seed
@@ -136,7 +137,7 @@ def test_a_feature_cache_of_no_amount_is_named(here, capsys):
 def test_a_checkpoint_of_another_network_is_refused(here, capsys):
     other = build_model("dpcn_small", kernel_size=3)
     state = {f"model.{name}": value for name, value in other.state_dict().items()}
-    torch.save({"recipe": other.recipe, "state_dict": state}, "other.ckpt")
+    torch.save({"network": other.name, "settings": dataclasses.asdict(other.settings), "state_dict": state}, "other.ckpt")
     assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, "--ckpt_path=other.ckpt"]) == 2
     assert "kernel_size: 3 there, None here" in capsys.readouterr().err
 
@@ -156,8 +157,8 @@ def test_a_host_starts_from_published_weights_and_trains_its_adapter_alone(here)
     host = build_model("canet_small")
     names = host.published_names()
     torch.save({names[own]: value for own, value in host.state_dict().items() if own in names}, "released.pth")
-    recipe = ["--model.network=canet_small_dcm", "--model.published=released.pth", "--model.train=adapter"]
-    assert fit(*recipe, "--trainer.max_epochs=1") == 0
+    config = ["--model.network=canet_small_dcm", "--model.published=released.pth", "--model.train=adapter"]
+    assert fit(*config, "--trainer.max_epochs=1") == 0
     trained = load_model(here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt").state_dict()
     assert all(torch.equal(trained[name], value) for name, value in host.state_dict().items() if name in names)
     assert trained["interaction.merge.weight"].any()
@@ -177,7 +178,7 @@ def test_published_weights_and_the_adapter_need_a_host(here, capsys, arguments, 
 
 
 def test_a_missing_data_folder_shows_the_expected_tree(here, capsys):
-    arguments = [f"--config={CONFIGS / 'pascal5i.yaml'}", "--model.changes={}", "--data.source.init_args.root=gone"]
+    arguments = [f"--config={CONFIGS / 'pascal5i.yaml'}", "--model.overrides={}", "--data.source.init_args.root=gone"]
     assert main(["fit", *arguments, "--trainer.accelerator=cpu"]) == 2
     printed = capsys.readouterr().err
     assert "gone" in printed

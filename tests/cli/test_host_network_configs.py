@@ -1,11 +1,11 @@
-"""The recipes of CANet, PFENet and PANet: the published numbers, and each trains and tests with one shot and five."""
+"""The configs of CANet, PFENet and PANet: the published numbers, and each trains and tests with one shot and five."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from dpcn_modules.cli import recipes
+from dpcn_modules.cli import configs
 from dpcn_modules.cli.main import main
 from dpcn_modules.models.factory import settings_of
 from dpcn_modules.training.task import FewShotTask
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about wo
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Reads recipes as `dpcn fit` does, and stops before any network or data is made of them."""
+    """Reads configs as `dpcn fit` does, and stops before any network or data is made of them."""
     seen = []
 
     def stop(cli):
@@ -41,16 +41,16 @@ def parse(monkeypatch):
 
     def settings(*names):
         with pytest.raises(SystemExit):
-            recipes.run("fit", [f"--config={CONFIGS / name}.yaml" for name in names])
+            configs.run("fit", [f"--config={CONFIGS / name}.yaml" for name in names])
         return seen.pop()
 
-    monkeypatch.setattr(recipes.ConfigCLI, "instantiate_classes", stop)
+    monkeypatch.setattr(configs.ConfigCLI, "instantiate_classes", stop)
     return settings
 
 
-@pytest.mark.parametrize("recipe", PUBLISHED)
-def test_a_recipe_says_the_published_numbers(parse, recipe):
-    config = parse(recipe)
+@pytest.mark.parametrize("config", PUBLISHED)
+def test_a_recipe_says_the_published_numbers(parse, config):
+    config = parse(config)
     model, data = config.model, config.data
     network = settings_of(model.network, **model.changes).decided()
     assert {
@@ -63,10 +63,10 @@ def test_a_recipe_says_the_published_numbers(parse, recipe):
         "epochs": config.trainer.max_epochs,
         "draw": data.draw,
         "trainable": network.trainable,
-    } == PUBLISHED[recipe]
+    } == PUBLISHED[config]
     assert (data.shot, model.momentum, model.reverse_weight, model.auxiliary_weight) == (1, 0.9, 1.0, 1.0)
     assert network.weights == "imagenet"
-    assert data.protocol_name == recipe.removesuffix("_dcm")
+    assert data.protocol_name == config.removesuffix("_dcm")
     assert data.train_transform is None or data.train_transform.init_args.size == data.size
 
 
@@ -75,10 +75,10 @@ def test_with_the_adapter_nothing_but_the_network_differs(parse, host):
     assert changed(parse(host), parse(f"{host}_dcm")) == {"model.network"}
 
 
-@pytest.mark.parametrize("recipe", PUBLISHED)
-def test_five_shots_on_top_change_nothing_but_the_shots(parse, recipe):
-    five = parse(recipe, "five_shot")
-    assert changed(parse(recipe), five) == {"data.shot"}
+@pytest.mark.parametrize("config", PUBLISHED)
+def test_five_shots_on_top_change_nothing_but_the_shots(parse, config):
+    five = parse(config, "five_shot")
+    assert changed(parse(config), five) == {"data.shot"}
     assert five.data.shot == 5
 
 
@@ -88,25 +88,25 @@ def test_panet_learns_30000_steps(parse):
 
 
 def changed(config, other):
-    """The names of the settings in which two recipes differ."""
+    """The names of the settings in which two configs differ."""
     flat, flat_other = (vars(each.as_flat()) for each in (config, other))
     names = flat.keys() | flat_other.keys()
     return {name for name in names - {"config"} if flat.get(name) != flat_other.get(name)}
 
 
-def small(recipe, real_data, *overlays):
-    """The recipe's arguments, for a small network that sees a few small images."""
-    host = recipe.removesuffix("_dcm")
-    # PFENet's recipe leaves the transform to the data module.
+def small(config, real_data, *overlays):
+    """The config's arguments, for a small network that sees a few small images."""
+    host = config.removesuffix("_dcm")
+    # PFENet's config leaves the transform to the data module.
     sides = [] if host == "pfenet" else ["size", "long_side"]
     return [
-        *(f"--config={CONFIGS / name}.yaml" for name in (recipe, *overlays)),
-        f"--model.changes={SMALL[host]}",
+        *(f"--config={CONFIGS / name}.yaml" for name in (config, *overlays)),
+        f"--model.overrides={SMALL[host]}",
         f"--data.source.init_args.root={real_data / 'voc2012_subset'}",
         "--data.source.init_args.fold=2",
         "--data.source.init_args.classes=[cat, sheep, sofa, dog, horse]",
         *(f"--data.train_transform.init_args.{side}=65" for side in sides),
-        f"--data.episodes_per_epoch={PUBLISHED[recipe]['batch']}",
+        f"--data.episodes_per_epoch={PUBLISHED[config]['batch']}",
         *("--data.size=65", "--data.val_episodes=1", "--data.test_episodes=2", "--data.workers=0"),
         *("--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.num_sanity_val_steps=0"),
         *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
@@ -114,26 +114,26 @@ def small(recipe, real_data, *overlays):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("recipe", PUBLISHED)
+@pytest.mark.parametrize("config", PUBLISHED)
 def test_a_recipe_trains_and_tests_with_one_shot_and_that_checkpoint_with_five(
-    recipe, real_data, tmp_path, monkeypatch, capsys
+    config, real_data, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", *small(recipe, real_data)]) == 0
+    assert main(["fit", *small(config, real_data)]) == 0
     last = Path("runs/dpcn/version_0/checkpoints/last.ckpt")
     content = torch.load(last, weights_only=True)
     assert content["global_step"] == 1
-    assert content["recipe"]["name"] == PUBLISHED[recipe]["network"]
+    assert content["settings"]["name"] == PUBLISHED[config]["network"]
     for overlays, expected in (([], "1-shot, 2 episodes"), (["five_shot"], "5-shot, 2 episodes")):
-        assert main(["test", *small(recipe, real_data, *overlays), f"--ckpt_path={last}"]) == 0
+        assert main(["test", *small(config, real_data, *overlays), f"--ckpt_path={last}"]) == 0
         printed = capsys.readouterr().out
-        assert f"protocol: {recipe.removesuffix('_dcm')}: pascal5i fold 2 test" in printed
+        assert f"protocol: {config.removesuffix('_dcm')}: pascal5i fold 2 test" in printed
         assert expected in printed
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("recipe", PUBLISHED)
-def test_a_recipe_trains_with_five_shots_and_tests_them_fused(recipe, real_data, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("config", PUBLISHED)
+def test_a_recipe_trains_with_five_shots_and_tests_them_fused(config, real_data, tmp_path, monkeypatch, capsys):
     seen = []
     training_step = FewShotTask.training_step
 
@@ -143,8 +143,8 @@ def test_a_recipe_trains_with_five_shots_and_tests_them_fused(recipe, real_data,
 
     monkeypatch.setattr(FewShotTask, "training_step", look)
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", *small(recipe, real_data, "five_shot")]) == 0
-    assert seen == [(PUBLISHED[recipe]["batch"], 5, 3, 65, 65)]
+    assert main(["fit", *small(config, real_data, "five_shot")]) == 0
+    assert seen == [(PUBLISHED[config]["batch"], 5, 3, 65, 65)]
     last = "--ckpt_path=runs/dpcn/version_0/checkpoints/last.ckpt"
-    assert main(["test", *small(recipe, real_data, "five_shot"), last, "--model.fusion=vote"]) == 0
+    assert main(["test", *small(config, real_data, "five_shot"), last, "--model.fusion=vote"]) == 0
     assert "5-shot, 2 episodes" in capsys.readouterr().out

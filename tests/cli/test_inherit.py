@@ -1,13 +1,13 @@
-"""Recipes on recipes: what lies over what, what is refused, and that `dpcn` reads them."""
+"""Recipes on configs: what lies over what, what is refused, and that `dpcn` reads them."""
 
 import re
 from pathlib import Path
 
 import pytest
 import yaml
-
-from dpcn_modules.cli import recipes
 from dpcn_modules.cli.inherit import merge, resolve, resolved
+
+from dpcn_modules.cli import configs
 from dpcn_modules.cli.main import main
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about wo
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Writes recipes into the folder in which the test runs."""
+    """Writes configs into the folder in which the test runs."""
     monkeypatch.chdir(tmp_path)
 
-    def files(**recipes):
-        for name, recipe in recipes.items():
-            text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe)
+    def files(**configs):
+        for name, config in configs.items():
+            text = config if isinstance(config, str) else yaml.safe_dump(config)
             Path(f"{name}.yaml").write_text(text)
-        return [Path(f"{name}.yaml") for name in recipes]
+        return [Path(f"{name}.yaml") for name in configs]
 
     return files
 
@@ -74,7 +74,7 @@ def test_bases_are_looked_for_beside_the_recipe_that_names_them(write, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("recipe", "error", "message"),
+    ("config", "error", "message"),
     [
         ({"base": "gone.yaml"}, FileNotFoundError, "one.yaml: ``base``: there is no file gone.yaml"),
         ({"base": {"a": 1}}, ValueError, "expected a file or a list of files"),
@@ -95,8 +95,8 @@ def test_bases_are_looked_for_beside_the_recipe_that_names_them(write, tmp_path,
         ),
     ],
 )
-def test_what_is_no_recipe_is_refused_by_name(write, recipe, error, message):
-    write(one=recipe, two={"base": "one.yaml"})
+def test_what_is_no_recipe_is_refused_by_name(write, config, error, message):
+    write(one=config, two={"base": "one.yaml"})
     with pytest.raises(error, match=re.compile(message, re.DOTALL)):
         resolve(Path("one.yaml"))
 
@@ -142,13 +142,13 @@ def test_fit_reads_the_merged_recipe_under_further_configs_and_the_command_line(
         seen.append(cli.config.fit)
         raise SystemExit
 
-    monkeypatch.setattr(recipes.ConfigCLI, "instantiate_classes", stop)
+    monkeypatch.setattr(configs.ConfigCLI, "instantiate_classes", stop)
     write(
         over=f"{{base: '{CONFIGS / 'shapes.yaml'}', paper: {{row: x}}, model: {{lr: 5e-4}}, data: {{shot: 2}}}}",
         further={"data": {"shot": 3, "batch_size": 7}},
     )
     with pytest.raises(SystemExit):
-        recipes.run("fit", ["--config=over.yaml", "--config=further.yaml", "--data.batch_size=9"])
+        configs.run("fit", ["--config=over.yaml", "--config=further.yaml", "--data.batch_size=9"])
     (config,) = seen
     assert (config.model.network, config.model.lr) == ("dpcn_small", 5e-4)
     assert (config.data.shot, config.data.batch_size, config.data.test_batch_size) == (3, 9, 20)

@@ -1,6 +1,7 @@
 """`dpcn segment`: masks and overlays of every image that can be read, and no file of the user's replaced."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_model("dpcn_small")
     path = tmp_path_factory.mktemp("run") / "best.ckpt"
     parameters = {f"model.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"recipe": model.recipe, "size": 64, "state_dict": parameters}, path)
+    torch.save({"network": model.name, "settings": dataclasses.asdict(model.settings), "size": 64, "state_dict": parameters}, path)
     return path
 
 

@@ -7,11 +7,12 @@ import torch
 from models.base import episode_batch
 from samples import features
 
-from dpcn_modules.evaluation import FeatureCache, one_shot_logits
+from dpcn_modules.data import View
+from dpcn_modules.evaluation import FeatureCache, Predictor
 from dpcn_modules.evaluation.feature_cache import parse_bytes
-from dpcn_modules.evaluation.predict import logits_of_features
 from dpcn_modules.interface import ImageFeatures
 from dpcn_modules.models import build_model
+from dpcn_modules.models.network import shot_predictions
 
 NETWORKS = ["dpcn_small", "pfenet_small", "canet_small", "panet_small"]
 
@@ -37,11 +38,11 @@ class Halves:
 
 def batch_of(*episodes, size=4, images=None):
     """Query images, support images and their names, of episodes such as "a bc" (query a, supports b and c)."""
-    images = images or {name: features(3, size, size, seed=ord(name), dtype=torch.float32) for name in "abcdefgh"}
+    pool = images or {name: features(3, size, size, seed=ord(name), dtype=torch.float32) for name in "abcdefgh"}
     queries, supports = zip(*(episode.split() for episode in episodes), strict=True)
-    images = torch.stack([torch.stack([images[name] for name in shots]) for shots in supports])
+    images = torch.stack([torch.stack([pool[name] for name in shots]) for shots in supports])
     names = {"query_names": queries, "support_names": [tuple(shots) for shots in supports]}
-    return torch.stack([images[name] for name in queries]), images, names
+    return torch.stack([pool[name] for name in queries]), images, names
 
 
 def encode(cache, model, *episodes, **options):
@@ -260,12 +261,14 @@ def test_logits_are_those_without_the_cache(name, shots):
         supports = [[(query + 1 + k) % 8 for k in range(shots)] for query in queries]
         view = (pool[queries], pool[torch.tensor(supports)], masks[:2])
         names = {"query_names": [f"{i}" for i in queries], "support_names": [[f"{i}" for i in s] for s in supports]}
-        expected = {True: model(*view).logits.unsqueeze(1), False: one_shot_logits(model, *view)}
+        alone = [each.logits for each in Predictor(model, fusion="vote").predict(View(*view))]
+        expected = {"concat": [model(*view).logits], "vote": alone}
         for cache in caches:
             query, support = cache.encode(model, *view[:2], **names)
-            for together in (True, False):
-                logits = logits_of_features(model, query, support, view[2], size=(32, 32), together=together)
-                torch.testing.assert_close(logits, expected[together], atol=1e-9, rtol=0)
+            for fusion in ("concat", "vote"):
+                found = shot_predictions(model, query, support, view[2], size=(32, 32), fusion=fusion)
+                for prediction, logits in zip(found, expected[fusion], strict=True):
+                    torch.testing.assert_close(prediction.logits, logits, atol=1e-9, rtol=0)
     assert [len(cache) for cache in caches] == [min(4 + shots, 8), 2]
     assert caches[0].misses == len(caches[0]) < caches[1].misses
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpcn_modules.training import EpisodeIoU
+from dpcn_modules.evaluation import EpisodeIoU
 
 
 def plain(predicted, target, class_ids):

@@ -46,11 +46,11 @@ def test_a_protocol_has_an_id_that_depends_on_every_field():
     protocol = Protocol(name="p", data="d", classes=("a", "b"), shot=1, episodes=10, seed=0, sampling="class", size=64)
     assert protocol.id == dataclasses.replace(protocol).id == "74f058"
     assert dataclasses.replace(protocol, name="q").id == protocol.id
-    changes = {"data": "e", "classes": ("a",), "shot": 5, "episodes": 9, "seed": 1, "draw": "image", "size": 65}
-    ids = {dataclasses.replace(protocol, **{field: value}).id for field, value in changes.items()}
-    assert len(ids | {protocol.id}) == len(changes) + 1
+    overrides = {"data": "e", "classes": ("a",), "shot": 5, "episodes": 9, "seed": 1, "sampling": "image", "size": 65}
+    ids = {dataclasses.replace(protocol, **{field: value}).id for field, value in overrides.items()}
+    assert len(ids | {protocol.id}) == len(overrides) + 1
     assert str(protocol) == (
-        f"p: d, 2 classes, 1-shot, 10 episodes, seed 0, drawn by class, seen at 64 px, scored at original size "
+        f"p: d, 2 classes, 1-shot, 10 episodes, seed 0, sampled by class, seen at 64 px, scored at original size "
         f"[{protocol.id}]"
     )
 

@@ -36,13 +36,19 @@ def test_published_ids_stay() -> None:
     )
 
 
+def test_a_resized_target_keeps_the_id_it_was_published_with() -> None:
+    assert dataclasses.replace(PLAIN, target="resized").id == sha(
+        "('d', ('a', 'b'), 1, 10, 0, 'class', 64, ('truth', 'resized'))"
+    )
+
+
 def test_boxes_change_id_and_line() -> None:
     boxes, class_boxes = (dataclasses.replace(PLAIN, annotation=each) for each in ("box", "class_box"))
     assert boxes.id == sha("('d', ('a', 'b'), 1, 10, 0, 'class', 64, ('annotation', 'box'))")
     assert len({PLAIN.id, boxes.id, class_boxes.id}) == 3
     assert "annotated" not in str(PLAIN)
     assert str(boxes) == (
-        f"p: d, 2 classes, 1-shot, 10 episodes, seed 0, drawn by class, seen at 64 px, supports annotated by box, "
+        f"p: d, 2 classes, 1-shot, 10 episodes, seed 0, sampled by class, seen at 64 px, supports annotated by box, "
         f"scored at original size [{boxes.id}]"
     )
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from dpcn_modules.functional import episode_loss, mask_loss
 from dpcn_modules.interface import Prediction
-from dpcn_modules.training import episode_loss, mask_loss
 
 
 def written_out(logits, mask):

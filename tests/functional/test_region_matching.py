@@ -265,7 +265,7 @@ def test_region_activation_in_chunks_takes_memory_that_does_not_grow_with_the_sq
 @pytest.mark.parametrize("chunk_size", [0, -1])
 def test_region_activation_rejects_an_empty_chunk(chunk_size: int) -> None:
     with pytest.raises(
-        ValueError, match=f"``chunk_size``: expected at least 1 position, or None for all, got {chunk_size}"
+        ValueError, match=f"``chunk_size``: expected at least 1, got {chunk_size}; None matches all positions at once"
     ):
         region_activation(*one_shot(), WINDOWS, chunk_size=chunk_size)
 
@@ -303,7 +303,7 @@ def test_region_activation_rejects_no_windows() -> None:
             (2, 2, 5, 6),
             r"``support_mask``: expected K=3 .*; K=3 comes from ``support_feat`` \(2, 3, 4",
         ),
-        ((2, 4, 5), (2, 5, 6), r"``support_feat``: expected 5 axes \(B K C H W\), got shape \(2, 4, 5\)"),
+        ((2, 4, 5), (2, 5, 6), r"``support_feat``: expected 5 axes \(B K C Hs Ws\), got shape \(2, 4, 5\)"),
     ],
 )
 def test_region_activation_rejects_shapes_that_do_not_fit(

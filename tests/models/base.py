@@ -23,7 +23,7 @@ class NetworkTester:
     """Shape, gradients, state dict, doors, compile, export and precision of a network by name."""
 
     name = ""
-    changes: dict[str, object] = {}
+    overrides: dict[str, object] = {}
     segments_supports = True
 
     @pytest.fixture
@@ -32,7 +32,7 @@ class NetworkTester:
 
     def build(self, seed: int) -> FewShotNetwork:
         torch.manual_seed(seed)
-        model = build_model(self.name, **self.changes)
+        model = build_model(self.name, **self.overrides)
         if getattr(model, "interaction", None) is not None:
             # A adapter that is still the identity would hide what it does.
             torch.nn.init.normal_(model.interaction.merge.weight, std=0.1)

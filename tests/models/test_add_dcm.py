@@ -1,14 +1,15 @@
 """The adapter in a host network: identity until trained, part of the host network, out again, and wrong use."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from models.base import episode_batch
 
 from dpcn_modules import DCMInteraction, add_dcm, build_model, load_model, remove_dcm
+from dpcn_modules.functional import episode_loss
 from dpcn_modules.models import train_adapter_only
-from dpcn_modules.training import episode_loss
 
 HOSTS = ("pfenet_small", "canet_small")
 
@@ -81,7 +82,7 @@ def test_with_the_adapter_alone_norm_statistics_stay_and_move_again_after_its_re
 def test_the_adapter_is_part_of_the_host(host):
     add_dcm(host, kernel_size=3, branches=("square",), generation="parallel")
     names = {name for name in host.state_dict() if name.startswith("interaction.")}
-    assert {"interaction.merge.weight", "interaction.dynamic_convolution.networks.square.0.weight"} <= names
+    assert {"interaction.merge.weight", "interaction.generator.networks.square.0.weight"} <= names
     assert {f"interaction.{name}" for name, _ in host.interaction.named_parameters()} == names
     assert host.double().interaction.merge.weight.dtype == torch.float64
 
@@ -90,11 +91,13 @@ def test_the_adapter_is_part_of_the_host(host):
 def test_state_dict_and_checkpoint_round_trip_with_the_adapter(host, options, tmp_path):
     train(add_dcm(host, **options), steps=2)
     after = logits_of(host)
-    built = build_model(**host.recipe)
+    built = build_model(host.name, **dataclasses.asdict(host.settings))
     built.load_state_dict(host.state_dict(), strict=True)
     assert torch.equal(logits_of(built), after)
     state = {f"model.{name}": value for name, value in host.state_dict().items()}
-    torch.save({"recipe": host.recipe, "state_dict": state}, tmp_path / "a.ckpt")
+    torch.save(
+        {"network": host.name, "settings": dataclasses.asdict(host.settings), "state_dict": state}, tmp_path / "a.ckpt"
+    )
     assert torch.equal(logits_of(load_model(tmp_path / "a.ckpt")), after)
 
 
@@ -106,7 +109,7 @@ def test_a_host_built_with_the_adapter_is_the_host_with_the_adapter_added(name):
     built = build_model(f"{name}_dcm")
     assert all(torch.equal(value, built.state_dict()[key]) for key, value in added.state_dict().items())
     plain = remove_dcm(built)
-    assert build_model(**plain.recipe).interaction is None
+    assert build_model(plain.name, **dataclasses.asdict(plain.settings)).interaction is None
 
 
 def test_a_trained_adapter_moves_to_another_host(host):
@@ -115,7 +118,7 @@ def test_a_trained_adapter_moves_to_another_host(host):
     torch.nn.init.normal_(adapter.merge.weight)
     before = logits_of(host)
     assert add_dcm(host, adapter).interaction is adapter
-    assert host.recipe["kernel_size"] == 3
+    assert host.settings.kernel_size == 3
     assert not torch.equal(logits_of(host), before)
 
 
@@ -129,10 +132,10 @@ def test_a_host_with_the_adapter_compiles_and_copies(host):
     assert torch.equal(logits_of(twin), expected)
 
 
-def test_a_host_given_by_its_parts_has_no_recipe_and_gets_none(host):
-    host.recipe = {}
-    assert add_dcm(host).recipe == {}
-    assert remove_dcm(host).recipe == {}
+def test_a_host_given_by_its_parts_has_no_settings_and_gets_none(host):
+    host.settings = None
+    assert add_dcm(host).settings is None
+    assert remove_dcm(host).settings is None
 
 
 def test_a_host_built_with_the_adapter_can_be_frozen_around_it():
@@ -148,12 +151,14 @@ def test_a_host_built_with_the_adapter_can_be_frozen_around_it():
 
 @pytest.mark.parametrize("name", ["dpcn_small", "panet_small"])
 def test_a_network_without_the_place_is_refused(name):
-    for adapter in (add_dcm, remove_dcm, train_adapter_only):
-        with pytest.raises(TypeError, match=r"expected a PFENet or a CANet .*, got (DPCN|PANet); .*plug_dcm\.md"):
-            adapter(build_model(name))
+    for function in (add_dcm, remove_dcm, train_adapter_only):
+        with pytest.raises(
+            TypeError, match=r"expected a PFENet or a CANet .*, got (DPCN|PANet); .*docs/guide/adapter\.md"
+        ):
+            function(build_model(name))
 
 
-def test_adapterging_twice_is_refused_and_leaves_the_first(host):
+def test_adding_twice_is_refused_and_leaves_the_first(host):
     adapter = add_dcm(host).interaction
     with pytest.raises(ValueError, match=r"that has one; remove_dcm\(host\) takes it out"):
         add_dcm(host)
@@ -161,20 +166,22 @@ def test_adapterging_twice_is_refused_and_leaves_the_first(host):
 
 
 def test_removing_what_is_not_there_is_refused(host):
-    for adapter in (remove_dcm, train_adapter_only):
-        with pytest.raises(ValueError, match=r"without; add_dcm\(host\) adapters one in"):
-            adapter(host)
+    for function in (remove_dcm, train_adapter_only):
+        with pytest.raises(ValueError, match=r"without; add_dcm\(host\) adds one"):
+            function(host)
 
 
-def test_a_adapter_of_other_channels_is_refused_and_nothing_is_lost(host):
+def test_an_adapter_of_other_channels_is_refused_and_nothing_is_lost(host):
     with pytest.raises(ValueError, match=r"``adapter``: expected 32 channels, .* got 16; DCMInteraction\(32\) fits"):
         add_dcm(host, DCMInteraction(16), train="adapter")
     assert host.interaction is None
     assert all(parameter.requires_grad for parameter in host.parameters())
 
 
-def test_a_adapter_and_options_of_another_are_refused(host):
-    with pytest.raises(ValueError, match=r"``adapter``: expected a adapter or the options .* got both .*kernel_size=3"):
+def test_an_adapter_and_options_of_another_are_refused(host):
+    with pytest.raises(
+        ValueError, match=r"``adapter``: expected an adapter or the options .* got both .*kernel_size=3"
+    ):
         add_dcm(host, DCMInteraction(32), kernel_size=3)
 
 

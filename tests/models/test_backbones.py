@@ -238,10 +238,10 @@ def test_frozen_stages_save_nothing_for_a_backward(name: str) -> None:
 
 
 def test_image_that_asks_for_a_gradient_gets_it_through_frozen_stages() -> None:
-    image = image().requires_grad_()
-    sum_of_squares(build_backbone("small", trainable="none")(image)).backward()
-    assert image.grad is not None
-    assert bool(image.grad.any())
+    given = image().requires_grad_()
+    sum_of_squares(build_backbone("small", trainable="none")(given)).backward()
+    assert given.grad is not None
+    assert bool(given.grad.any())
 
 
 def training_step(backbone: Backbone) -> tuple[Entries, Entries]:

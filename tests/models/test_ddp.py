@@ -7,7 +7,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from dpcn_modules import add_dcm, build_model
-from dpcn_modules.training import episode_loss
+from dpcn_modules.functional import episode_loss
 
 
 @pytest.fixture

@@ -17,17 +17,17 @@ class TestBaselineSmall(NetworkTester):
 
 class TestWithoutSAM(NetworkTester):
     name = "dpcn_small"
-    changes = {"sam": False}
+    overrides = {"sam": False}
 
 
 class TestParallelSquareOnly(NetworkTester):
     name = "dpcn_small"
-    changes = {"generation": "parallel", "branches": ("square",), "kernel_size": 3}
+    overrides = {"generation": "parallel", "branches": ("square",), "kernel_size": 3}
 
 
 class TestVGG16(NetworkTester):
     name = "dpcn_vgg16"
-    changes = {"channels": 16}
+    overrides = {"channels": 16}
 
 
 ABLATIONS = {

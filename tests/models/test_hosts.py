@@ -25,7 +25,7 @@ class TestPFENetVGG16BN(NetworkTester):
     """layer2 is larger than layer3, and batch norm is there."""
 
     name = "pfenet_vgg16"
-    changes = {"backbone": "vgg16_bn", "channels": 8, "sizes": (3, 2), "frozen_norm": True}
+    overrides = {"backbone": "vgg16_bn", "channels": 8, "sizes": (3, 2), "frozen_norm": True}
     segments_supports = False
 
 
@@ -36,13 +36,13 @@ class TestCANet(NetworkTester):
 
 class TestCANetWithDCM(NetworkTester):
     name = "canet_small_dcm"
-    changes = {"generation": "parallel", "branches": ("square",), "kernel_size": 3}
+    overrides = {"generation": "parallel", "branches": ("square",), "kernel_size": 3}
     segments_supports = False
 
 
 class TestCANetVGG16(NetworkTester):
     name = "canet_vgg16"
-    changes = {"channels": 8}
+    overrides = {"channels": 8}
     segments_supports = False
 
 

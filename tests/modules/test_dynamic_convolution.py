@@ -38,7 +38,7 @@ class TestDynamicConvolutionModule(ModuleContract):
         self.kernel_size = kernel_size
         dcm, (query, support, mask) = self.made(), self.inputs()
         at_size = resize_mask(mask, (4, 5))
-        networks = dict(dcm.networks.items())
+        networks = dict(dcm.generator.networks.items())
         expected = oracles.dynamic_convolution(networks, query, support, at_size, kernel_size, self.generation)
         assert_close(dcm(query, support, mask), expected)
 
@@ -58,7 +58,7 @@ class TestDCMInteraction(TestDynamicConvolutionModule):
 
     def test_equals_equations_5_to_8_in_loops(self) -> None:
         adapter, (query, support, mask) = self.made(), self.inputs()
-        networks = dict(adapter.dynamic_convolution.networks.items())
+        networks = dict(adapter.generator.networks.items())
         enhanced = oracles.dynamic_convolution(networks, query, support, resize_mask(mask, (4, 5)), 3, "serial")
         merged = torch.einsum("oc,bchw->bohw", adapter.merge.weight[:, :, 0, 0], enhanced)
         assert_close(adapter(query, support, mask), query + merged + adapter.merge.bias[:, None, None])
@@ -81,7 +81,7 @@ def test_dcm_generations_share_what_is_pooled_from_the_foreground_and_differ_in_
     _, support, mask = episode()
     serial, parallel = made(generation="serial"), made(generation="parallel")
     parallel.load_state_dict(serial.state_dict())
-    (v, s, h), (v2, s2, h2) = serial.generate_kernels(support, mask), parallel.generate_kernels(support, mask)
+    (v, s, h), (v2, s2, h2) = serial.generator(support, mask), parallel.generator(support, mask)
     assert torch.equal(v, v2)
     assert torch.equal(h, h2)
     assert not torch.allclose(s, s2)
@@ -90,16 +90,16 @@ def test_dcm_generations_share_what_is_pooled_from_the_foreground_and_differ_in_
 @pytest.mark.parametrize("generation", ["serial", "parallel"])
 def test_dcm_equals_its_two_steps(generation: str) -> None:
     dcm, (query, support, mask) = made(generation=generation), episode(shots=2)
-    kernels = dcm.generate_kernels(support, mask)
+    kernels = dcm.generator(support, mask)
     assert [tuple(ker.shape) for ker in kernels] == [(2, C, 5, 1), (2, C, 5, 5), (2, C, 1, 5)]
-    assert torch.equal(dcm.apply_kernels(query, kernels), dcm(query, support, mask))
+    assert torch.equal(dcm.application(query, kernels), dcm(query, support, mask))
 
 
 def test_dcm_uses_the_kernels_of_one_support_on_many_queries() -> None:
     dcm, support, mask = made(), features(1, 3, C, 6, 5), masks(1, 3, 6, 5)
     queries = features(7, C, 8, 9, seed=2)
-    kernels = [ker.expand(7, -1, -1, -1) for ker in dcm.generate_kernels(support, mask)]
-    together = dcm.apply_kernels(queries, kernels)
+    kernels = [ker.expand(7, -1, -1, -1) for ker in dcm.generator(support, mask)]
+    together = dcm.application(queries, kernels)
     for index in range(7):
         assert_close(together[index : index + 1], dcm(queries[index : index + 1], support, mask))
 
@@ -118,7 +118,7 @@ def test_dcm_gives_its_branches_in_the_order_named(branches: tuple[str, ...]) ->
     whole, (query, support, mask) = made(), episode()
     dcm = made(branches=branches)
     for branch in branches:
-        dcm.networks[branch].load_state_dict(whole.networks[branch].state_dict())
+        dcm.generator.networks[branch].load_state_dict(whole.generator.networks[branch].state_dict())
     by_name = dict(zip(BRANCHES, whole(query, support, mask).split(C, dim=1), strict=True))
     assert dcm.out_channels == len(branches) * C
     assert torch.equal(dcm(query, support, mask), torch.cat([by_name[branch] for branch in branches], dim=1))
@@ -130,7 +130,7 @@ def test_dcm_gives_zero_kernels_and_features_for_a_sample_without_foreground(val
     dcm, (query, support, mask) = made(generation=generation), episode(shots=2)
     mask[1] = value
     support.requires_grad_()
-    assert all(ker[0].any() and not ker[1].any() for ker in dcm.generate_kernels(support, mask))
+    assert all(ker[0].any() and not ker[1].any() for ker in dcm.generator(support, mask))
     enhanced = dcm(query, support, mask)
     assert enhanced[0].any()
     assert not enhanced[1].any()
@@ -146,8 +146,8 @@ def copies_of(support: Tensor, mask: Tensor, shots: int) -> tuple[Tensor, Tensor
 @pytest.mark.parametrize("generation", ["serial", "parallel"])
 def test_five_copies_of_a_shot_give_its_kernels_where_there_is_one_bin(generation: str) -> None:
     dcm, (_, support, mask) = made(kernel_size=1, generation=generation), episode()
-    kernels = dcm.generate_kernels(*copies_of(support, mask, 5))
-    for five, one in zip(kernels, dcm.generate_kernels(support, mask), strict=True):
+    kernels = dcm.generator(*copies_of(support, mask, 5))
+    for five, one in zip(kernels, dcm.generator(support, mask), strict=True):
         assert_close(five, one)
 
 
@@ -155,8 +155,8 @@ def test_five_copies_of_a_shot_give_its_kernels_where_there_is_one_bin(generatio
 def test_five_copies_of_a_shot_give_its_kernels_where_all_foreground_vectors_are_equal(generation: str) -> None:
     dcm, (_, support, mask) = made(generation=generation), episode()
     constant = torch.where(mask[:, :, None] == 1, features(2, 1, C, 1, 1), support)
-    kernels = dcm.generate_kernels(*copies_of(constant, mask, 5))
-    for five, one in zip(kernels, dcm.generate_kernels(constant, mask), strict=True):
+    kernels = dcm.generator(*copies_of(constant, mask, 5))
+    for five, one in zip(kernels, dcm.generator(constant, mask), strict=True):
         assert_close(five, one)
 
 
@@ -169,8 +169,8 @@ def test_five_copies_of_a_shot_pool_to_the_prototype_in_every_one_of_five_bins()
 
 def test_five_copies_of_a_shot_give_other_kernels_in_general() -> None:
     dcm, (_, support, mask) = made(), episode()
-    kernels = dcm.generate_kernels(*copies_of(support, mask, 5))
-    for five, one in zip(kernels, dcm.generate_kernels(support, mask), strict=True):
+    kernels = dcm.generator(*copies_of(support, mask, 5))
+    for five, one in zip(kernels, dcm.generator(support, mask), strict=True):
         assert not torch.allclose(five, one, atol=1e-3)
 
 
@@ -178,7 +178,7 @@ def test_five_copies_of_a_shot_give_other_kernels_in_general() -> None:
 def test_dcm_takes_queries_smaller_than_the_kernel(query_size: tuple[int, int]) -> None:
     dcm, (_, support, mask) = made(kernel_size=9), episode()
     query = features(2, C, *query_size)
-    networks = dict(dcm.networks.items())
+    networks = dict(dcm.generator.networks.items())
     assert_close(dcm(query, support, mask), oracles.dynamic_convolution(networks, query, support, mask, 9, "serial"))
 
 
@@ -216,7 +216,7 @@ def test_adapter_learns_from_the_identity_in_ten_steps() -> None:
     ("settings", "message"),
     [
         ({"kernel_size": 4}, r"``kernel_size``: expected a positive odd number.* got 4; try 5"),
-        ({"network_width": 2}, r"``width``: expected a positive odd number.* got 2; try 3"),
+        ({"network_width": 2}, r"``network_width``: expected a positive odd number.* got 2; try 3"),
         ({"generation": "5->25"}, r"``generation``: expected one of serial, parallel, got '5->25'"),
         (
             {"branches": ("vertical", "diagonal")},
@@ -278,8 +278,8 @@ def test_dcm_rejects_features_that_are_not_finite(which: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_dcm_rejects_another_number_of_kernels_than_it_has_branches(count: int) -> None:
     dcm, (query, support, mask) = made(), episode()
-    kernels = (dcm.generate_kernels(support, mask) * 2)[:count]
+    kernels = (dcm.generator(support, mask) * 2)[:count]
     with pytest.raises(
         ValueError, match=rf"``kernels``: expected one for each of vertical, square, horizontal, got {count}"
     ):
-        dcm.apply_kernels(query, kernels)
+        dcm.application(query, kernels)

@@ -9,10 +9,10 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from dpcn_modules.data import Shapes, TestTransform, manifest_lines
-from dpcn_modules.evaluation import fuse_shots, logits_at_original_size
+from dpcn_modules.evaluation import EpisodeIoU, logits_at_original_size
 from dpcn_modules.interface import ImageFeatures, Prediction
-from dpcn_modules.models import build_model, load_model
-from dpcn_modules.training import EpisodeDataModule, EpisodeIoU, FewShotTask
+from dpcn_modules.models import build_model, fuse_shots, load_model
+from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 
 def make_data(image_size=32, **settings):
@@ -161,7 +161,7 @@ def test_a_checkpoint_builds_its_network_again(tmp_path):
     checkpoint = ModelCheckpoint(tmp_path, filename="last", enable_version_counter=False)
     make_trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(task, make_data())
     loaded = load_model(tmp_path / "last.ckpt")
-    assert loaded.recipe == {"name": "dpcn_small", "kernel_size": 3}
+    assert (loaded.name, loaded.settings.kernel_size) == ("dpcn_small", 3)
     assert torch.equal(loaded.decoder.conv.weight, task.model.decoder.conv.weight)
 
 
@@ -284,12 +284,14 @@ def test_validation_is_fused_and_training_is_not(tmp_path, eager_model):
 
     eager_model.register_forward_pre_hook(note)
     encode = eager_model.encode_support
-    eager_model.encode_support = lambda support, masks: shots.append(("door", masks.shape[1])) or encode(support, masks)
+    eager_model.encode_support = lambda support, masks: (
+        shots.append(("encoded", masks.shape[1])) or encode(support, masks)
+    )
     task = FewShotTask(eager_model, fusion="vote")
     trainer = make_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
     trainer.fit(task, make_data(shot=2))
-    # The forward encodes two shots at once (and the query in their place, Eq. 13); the fusion each of two alone.
-    assert shots == [("forward", 2), ("door", 2), ("door", 1), ("door", 1), ("door", 1)]
+    # Training gives the forward two shots at once; the fusion in validation encodes each of two alone.
+    assert shots == [("forward", 2), ("encoded", 1), ("encoded", 1)]
 
 
 def test_an_unknown_fusion_is_named():
@@ -297,10 +299,10 @@ def test_an_unknown_fusion_is_named():
         FewShotTask(build_model("baseline_small"), fusion="mean")
 
 
-def test_a_fusion_of_a_network_without_doors_is_refused_at_once():
+def test_a_fusion_of_a_network_without_the_encode_decode_api_is_refused_at_once():
     with pytest.raises(TypeError, match="got Linear without encode_image, encode_support, decode"):
         FewShotTask(torch.nn.Linear(1, 1), fusion="vote")
-    assert FewShotTask(torch.nn.Linear(1, 1)).fusion == "concat"
+    assert FewShotTask(torch.nn.Linear(1, 1)).predictor.fusion == "concat"
 
 
 def test_a_test_at_several_scales_averages_the_probabilities(tmp_path, eager_model):
@@ -348,13 +350,13 @@ def test_an_unknown_truth_is_named():
 @pytest.fixture
 def encoded(eager_model):
     """How many images the network has encoded, batch by batch."""
-    counts, encode = [], eager_model.encode_image
+    counts, encode = [], eager_model._encode_image
 
     def counting(image, **options):
         counts.append(image.shape[:-3].numel())
         return encode(image, **options)
 
-    eager_model.encode_image = counting
+    eager_model._encode_image = counting
     return counts
 
 

@@ -1,4 +1,4 @@
-"""Box supervision: masks as an annotator would leave them who draws boxes instead of outlines."""
+"""Box supervision: masks that are filled bounding boxes instead of outlines."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -13,18 +13,18 @@ Box = tuple[slice, slice]
 
 
 def annotate(mask: Tensor, annotation: Annotation) -> Tensor:
-    """Give a mask the precision of an annotation.
+    """Convert a mask to the given kind of annotation.
 
     Args:
         mask: ``(H, W)``, uint8 in {0, 1, 255}.
-        annotation: "mask" leaves it as it is; "box" fills the box of every connected object; "class_box" fills
-            the one box around all of them. See `filled_boxes`.
+        annotation: "mask" returns the mask itself; "box" fills the bounding box of every connected object;
+            "class_box" fills one box around all of them. See `filled_boxes`.
 
     Returns:
-        ``(H, W)``, uint8 in {0, 1, 255}; with "mask" the same tensor.
+        ``(H, W)``, uint8 in {0, 1, 255}.
 
     Raises:
-        ValueError: an unknown annotation, or as `filled_boxes`.
+        ValueError: the annotation is unknown, or as in `filled_boxes`.
         ModuleNotFoundError: "box" without scipy.
 
     Example:
@@ -39,25 +39,23 @@ def annotate(mask: Tensor, annotation: Annotation) -> Tensor:
 def filled_boxes(mask: Tensor, *, one_box: bool = False) -> Tensor:
     """Fill the bounding boxes of a mask's objects.
 
-    A pixel in a box becomes 1, whether it was background or void; outside, void stays void. A mask without
-    foreground stays as it is.
+    All pixels inside a box become 1, background and void alike. Pixels outside the boxes keep their value.
 
     Args:
         mask: ``(H, W)``, uint8 in {0, 1, 255}.
-        one_box: draw one box around the whole foreground instead of one around each object.
+        one_box: fill one box around the whole foreground instead of one around each object.
 
     Returns:
         ``(H, W)``, of the mask's type, in {0, 1, 255}; a new tensor.
 
     Raises:
-        ValueError: another shape or other values.
-        ModuleNotFoundError: scipy is missing, which finds the objects; ``one_box`` does not need it.
+        ValueError: the mask has another shape or other values.
+        ModuleNotFoundError: scipy, which finds the objects, is not installed; ``one_box`` does not need it.
 
     Note:
-        A mask of a class does not tell its instances apart. An object is therefore a connected piece of foreground
-        (a diagonal step connects, void does not): two instances that touch share a box, and one instance that
-        something hides in the middle gets two. PANet's published code has masks of instances: it fills the box of
-        the largest one, and counts the boxes of the others neither as foreground nor as background.
+        A class mask does not separate instances, so an object is an 8-connected component of the foreground: two
+        instances that touch share a box, and an instance that is partly hidden may get two. PANet's published code
+        uses instance masks: it fills the box of the largest instance, and ignores the boxes of the others.
 
     Example:
         >>> import torch
@@ -78,7 +76,7 @@ def filled_boxes(mask: Tensor, *, one_box: bool = False) -> Tensor:
 
 
 def _extent(foreground: Tensor) -> Sequence[Box]:
-    """The box around all foreground; none without foreground."""
+    """The box around all foreground; empty without foreground."""
     rows, columns = foreground.any(dim=1).nonzero(), foreground.any(dim=0).nonzero()
     if len(rows) == 0:
         return []

@@ -1,4 +1,4 @@
-"""Decoding image files with PIL: every kind of pixel to 8 bits, every error with the file's name."""
+"""Decoding of image files with PIL: every pixel format becomes 8 bits, and every error names the file."""
 
 import struct
 from collections.abc import Iterator
@@ -13,38 +13,46 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from dpcn_modules._checks import some
+
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 # What PIL raises for a broken file depends on the format and on where the file breaks.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-_TURNED = (5, 6, 7, 8)  # the values of the EXIF orientation tag that swap height and width
-
-
-def _existing(path: str | PathLike[str]) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; check the name and the working folder.")
-    return path
+_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)  # values of the EXIF tag that swap height and width
 
 
 def open_upright(path: str | PathLike[str]) -> Image.Image:
-    """Read a whole image file and turn it by its EXIF orientation; errors name the file."""
-    # The file is opened outside `_named`, so that "permission denied" keeps its own words.
-    with _existing(path).open("rb") as file:
-        with _named(str(path)):
-            image = Image.open(file)
-        return upright(image, str(path))
+    """Read a whole image file and rotate it by its EXIF orientation; errors name the file."""
+    with _opened(path) as image:
+        return _loaded(image)
 
 
 def upright(image: Image.Image, name: str) -> Image.Image:
-    """Decode an image that PIL opened, and turn it by its EXIF orientation."""
-    with _named(name):
-        image.load()
-        return ImageOps.exif_transpose(image)
+    """Decode an image that PIL opened, and rotate it by its EXIF orientation."""
+    with _decode_errors(name):
+        return _loaded(image)
+
+
+def image_size(path: str | PathLike[str]) -> tuple[int, int]:
+    """Height and width of an image after its EXIF rotation; reads the header only."""
+    with _opened(path) as image:
+        swapped = image.getexif().get(ExifTags.Base.Orientation) in _SWAPPING_ORIENTATIONS
+        return (image.width, image.height) if swapped else (image.height, image.width)
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Word PIL's errors as one that names the file."""
+def _opened(path: str | PathLike[str]) -> Iterator[Image.Image]:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; check the name and the working folder.")
+    # Opened before `_decode_errors`, so that "permission denied" is not reported as a damaged file.
+    with path.open("rb") as file, _decode_errors(str(path)):
+        yield Image.open(file)
+
+
+@contextmanager
+def _decode_errors(name: str) -> Iterator[None]:
+    """Turn PIL's errors into one that names the file."""
     try:
         yield
     except _DECODE_ERRORS as error:
@@ -52,6 +60,11 @@ def _named(name: str) -> Iterator[None]:
             f"{name}: cannot be decoded ({error}); the file is truncated, damaged or not an image: "
             f"copy or save it again."
         ) from error
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
 def rgb_tensor(image: Image.Image, name: str) -> Tensor:
@@ -66,7 +79,7 @@ def rgb_tensor(image: Image.Image, name: str) -> Tensor:
         grey = np.round(values / 257).astype(np.uint8)  # 65535 / 257 = 255
         pixels = np.stack([grey] * 3, axis=-1)
     elif image.mode in _EIGHT_BIT_MODES:
-        # A palette with transparency cannot go to RGB in one step without a warning.
+        # PIL warns when a palette with transparency is converted to RGB in one step.
         image = image.convert("RGBA") if image.mode in ("P", "PA") else image
         pixels = np.array(image.convert("RGB"))
     else:
@@ -88,40 +101,27 @@ def id_tensor(image: Image.Image, name: str) -> Tensor:
             f"palette PNG whose values are class ids."
         )
     if values.min() < 0 or values.max() > 255:
-        odd = np.unique(values[(values < 0) | (values > 255)])
+        odd = np.unique(values[(values < 0) | (values > 255)]).tolist()
         raise ValueError(
-            f"{name}: expected class ids from 0 to 255, got {few(odd)}; save it as an 8-bit PNG whose "
+            f"{name}: expected class ids from 0 to 255, got {some(odd)}; save it as an 8-bit PNG whose "
             f"values are class ids."
         )
     return torch.from_numpy(values.astype(np.uint8))
 
 
 def _equal_channels(pixels: NDArray[Any], mode: str, name: str) -> NDArray[Any]:
-    colours = pixels[..., :-1] if mode in ("LA", "RGBA") else pixels
+    """One of the colour channels of a mask; ValueError if they differ or if only the alpha channel varies."""
+    has_alpha = mode in ("LA", "RGBA")
+    colours = pixels[..., :-1] if has_alpha else pixels
     grey = colours[..., 0]
     if not (colours == grey[..., None]).all():
         raise ValueError(
             f"{name}: a mask holds one class id per pixel, but its red, green and blue differ (classes as "
             f"colours); save it as a greyscale or palette PNG whose values are class ids."
         )
-    alpha_varies = mode in ("LA", "RGBA") and np.ptp(pixels[..., -1]) > 0
-    if alpha_varies and np.ptp(grey) == 0:
+    if has_alpha and np.ptp(pixels[..., -1]) > 0 and np.ptp(grey) == 0:
         raise ValueError(
             f"{name}: the colours of this mask are all {grey.flat[0]}, and only its alpha channel varies; "
             f"save the alpha channel as a greyscale PNG."
         )
     return grey
-
-
-def image_size(path: str | PathLike[str]) -> tuple[int, int]:
-    """Height and width of an image once turned by its EXIF orientation; reads the header only."""
-    with _existing(path).open("rb") as file, _named(str(path)):
-        image = Image.open(file)
-        turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-        return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def few(values: Tensor | NDArray[Any]) -> str:
-    """The first values, and how many more there are."""
-    more = len(values) - 5
-    return ", ".join(str(value) for value in values[:5].tolist()) + (f" and {more} more" if more > 0 else "")

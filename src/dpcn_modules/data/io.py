@@ -1,4 +1,4 @@
-"""Images and masks: from files, PIL, numpy or tensors to uint8 tensors, or an error that names the culprit."""
+"""Images and masks from files, PIL, numpy or tensors, as uint8 tensors."""
 
 from os import PathLike
 from typing import Any
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dpcn_modules._checks import VOID
-from dpcn_modules.data.decoding import few, id_tensor, open_upright, rgb_tensor, upright
+from dpcn_modules._checks import VOID, some
+from dpcn_modules.data.decoding import id_tensor, open_upright, rgb_tensor, upright
 
 ImageLike = str | PathLike[str] | Image.Image | NDArray[Any] | Tensor
 
@@ -18,10 +18,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def load_image(path: str | PathLike[str]) -> Tensor:
-    """Read an image as 8-bit RGB, turned the way its EXIF orientation says.
+    """Read an image as 8-bit RGB and rotate it by its EXIF orientation.
 
-    Palette, greyscale, CMYK and 16-bit images are converted (16 bits are scaled to 8, not clipped); an
-    alpha channel is dropped and the colours below it are kept; of an animation the first frame is read.
+    Palette, greyscale, CMYK and 16-bit images are converted (16 bits are scaled to 8, not clipped). An alpha
+    channel is dropped. Only the first frame of an animation is read.
 
     Args:
         path: a file in any format that PIL reads.
@@ -37,10 +37,10 @@ def load_image(path: str | PathLike[str]) -> Tensor:
 
 
 def load_mask(path: str | PathLike[str]) -> Tensor:
-    """Read a mask: one class id per pixel.
+    """Read a mask with one class id per pixel.
 
-    A palette image gives its indices (PASCAL VOC), a 1-bit one 0 and 1, a greyscale one its values, a
-    16-bit one its values where they are below 256. A colour image is accepted only if its channels are equal.
+    The ids are the indices of a palette image (PASCAL VOC), the values of a greyscale or 16-bit image, or the 0
+    and 1 of a 1-bit image. A colour image is accepted only if its channels are equal.
 
     Args:
         path: a file in any format that PIL reads without loss (PNG).
@@ -50,19 +50,19 @@ def load_mask(path: str | PathLike[str]) -> Tensor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be decoded, is colour-coded, hides the object in its alpha channel, or
-            has values above 255.
+        ValueError: the file cannot be decoded, is colour-coded, has the object in its alpha channel only, or has
+            values above 255.
     """
     return id_tensor(open_upright(path), str(path))
 
 
 def as_image(image: ImageLike, name: str = "image") -> Tensor:
-    """Turn an image of any usual kind into an 8-bit RGB tensor.
+    """Convert an image to an 8-bit RGB tensor.
 
     Args:
-        image: a path; a PIL image; a numpy array ``(H, W, 3)`` or ``(H, W)`` (grey); or a tensor
-            ``(3, H, W)``. Arrays and tensors are uint8, or floating point in [0, 1] (not normalised).
-        name: what errors call it.
+        image: a numpy array ``(H, W, 3)`` or ``(H, W)`` (grey), a tensor ``(3, H, W)``, a path or a PIL image. Arrays
+            and tensors are uint8, or floating point in [0, 1] (not normalised).
+        name: the name of the image in error messages.
 
     Returns:
         ``(3, H, W)``, uint8.
@@ -75,11 +75,8 @@ def as_image(image: ImageLike, name: str = "image") -> Tensor:
         >>> as_image(np.full((2, 4, 3), 0.2)).shape
         torch.Size([3, 2, 4])
     """
-    if isinstance(image, str | PathLike):
-        return load_image(image)
-    if isinstance(image, Image.Image):
-        name = str(getattr(image, "filename", "") or name)
-        return rgb_tensor(upright(image, name), name)
+    if isinstance(image, str | PathLike | Image.Image):
+        return rgb_tensor(*_decoded(image, name))
     if isinstance(image, np.ndarray):
         if image.ndim == 2:
             image = np.stack([image] * 3, axis=-1)
@@ -102,12 +99,12 @@ def as_image(image: ImageLike, name: str = "image") -> Tensor:
 
 
 def as_mask(mask: ImageLike, name: str = "mask") -> Tensor:
-    """Turn a mask of any usual kind into a tensor of class ids.
+    """Convert a mask to a tensor of class ids.
 
     Args:
-        mask: a path; a PIL image; or an array or tensor ``(H, W)`` of booleans, of integers 0 to 255, or
-            of floating-point numbers that are all 0 or 1.
-        name: what errors call it.
+        mask: an array or tensor ``(H, W)``, a path or a PIL image. Arrays and tensors hold booleans, integers from 0
+            to 255, or floating-point numbers that are all 0 or 1.
+        name: the name of the mask in error messages.
 
     Returns:
         ``(H, W)``, uint8.
@@ -120,11 +117,8 @@ def as_mask(mask: ImageLike, name: str = "mask") -> Tensor:
         >>> as_mask(np.array([[True, False]]))
         tensor([[1, 0]], dtype=torch.uint8)
     """
-    if isinstance(mask, str | PathLike):
-        return load_mask(mask)
-    if isinstance(mask, Image.Image):
-        name = str(getattr(mask, "filename", "") or name)
-        return id_tensor(upright(mask, name), name)
+    if isinstance(mask, str | PathLike | Image.Image):
+        return id_tensor(*_decoded(mask, name))
     if not isinstance(mask, np.ndarray | Tensor):
         raise TypeError(f"``{name}``: expected a path, a PIL image, an array or a tensor, got {type(mask).__name__}.")
     if mask.ndim != 2 or 0 in mask.shape:
@@ -136,68 +130,74 @@ def as_mask(mask: ImageLike, name: str = "mask") -> Tensor:
     if not values.is_floating_point():
         values = values.to(torch.int64)
     highest = 1 if values.is_floating_point() else 255
-    in_range = (values >= 0) & (values <= highest)
-    whole = values == values.to(torch.int64)
-    if not bool((in_range & whole).all()):
-        odd = torch.unique(values[~(in_range & whole)])[:5].tolist()
+    odd = values[(values < 0) | (values > highest) | (values != values.to(torch.int64))].unique().tolist()
+    if odd:
         rule = "0.0 or 1.0 in a floating-point mask" if highest == 1 else "class ids from 0 to 255"
-        raise ValueError(f"``{name}``: expected {rule}, got {odd}; threshold it first: (mask > 0.5).")
+        raise ValueError(f"``{name}``: expected {rule}, got {some(odd)}; threshold it first: (mask > 0.5).")
     return values.to(torch.uint8).contiguous()
 
 
 def binary_mask(mask: Tensor, name: str) -> Tensor:
-    """Read a mask of ONE object: foreground 1, background 0, void 255.
+    """Convert the mask of one object to foreground 1, background 0 and void 255.
 
-    A black and white image is allowed too: where no pixel is 1, the value 255 is the foreground; where some
-    pixel is 1, 255 is void.
+    The value 255 means void if the mask has a pixel of value 1, and foreground otherwise (a black and white image).
 
     Args:
         mask: ``(H, W)``, uint8 in {0, 1, 255}.
-        name: what errors call it, usually its file.
+        name: the name of the mask in error messages, usually its file.
 
     Returns:
         ``(H, W)``, uint8 in {0, 1, 255}.
 
     Raises:
-        ValueError: other values.
+        ValueError: the mask has other values.
 
     Example:
         >>> binary_mask(torch.tensor([[0, 255]], dtype=torch.uint8), "cup_mask.png")
         tensor([[0, 1]], dtype=torch.uint8)
     """
     is_one, is_white = mask == 1, mask == VOID
-    odd = torch.unique(mask[~(is_one | is_white | (mask == 0))])
-    if len(odd) > 0:
+    odd = mask[~(is_one | is_white | (mask == 0))].unique().tolist()
+    if odd:
         raise ValueError(
-            f"{name}: expected the mask of one object, with the values 0 (background) and 1 or 255 "
-            f"(foreground; 255 is void where 1 is present), got {few(odd)}. Of a mask with several classes, "
-            f"choose one: (mask == class_id), ``class_id`` or --class-id; if it was saved as JPEG, save it as PNG: "
-            f"JPEG blurs values."
+            f"{name}: expected the mask of one object, with the values 0 (background) and 1 or 255 (foreground; 255 "
+            f"is void where 1 is present), got {some(odd)}. In a mask with several classes, choose one: "
+            f"(mask == class_id), ``class_id`` or --class-id; save a JPEG mask as PNG: JPEG blurs values."
         )
     return mask if bool(is_one.any()) else is_white.to(torch.uint8)
 
 
 def check_same_size(
-    image_size: tuple[int, int], mask_size: tuple[int, int], *, image_name: str, mask_name: str
+    image_size: tuple[int, ...], mask_size: tuple[int, ...], *, image_name: str, mask_name: str
 ) -> None:
-    """Raise ValueError unless an image and its mask have one size.
+    """Raise ValueError unless an image and its mask have the same size.
 
     Args:
-        image_size: height and width of the image, turned by its EXIF orientation.
+        image_size: height and width of the image after its EXIF rotation.
         mask_size: height and width of the mask.
-        image_name: what errors call the image, usually its file.
-        mask_name: what errors call the mask.
+        image_name: the name of the image in the error message, usually its file.
+        mask_name: the name of the mask in the error message.
     """
     if tuple(image_size) != tuple(mask_size):
         (image_height, image_width), (mask_height, mask_width) = image_size, mask_size
         raise ValueError(
             f"{image_name} is {image_width} x {image_height} (width x height), but its mask {mask_name} is "
-            f"{mask_width} x {mask_height}: they must be equal. An image is turned by its EXIF rotation "
-            f"first: if the mask was drawn on the unturned image, turn the mask or remove the EXIF tag."
+            f"{mask_width} x {mask_height}: they must be equal. Images are rotated by their EXIF orientation first: "
+            f"if the mask belongs to the unrotated image, rotate the mask or remove the EXIF tag; otherwise fetch "
+            f"both files again."
         )
 
 
+def _decoded(image: str | PathLike[str] | Image.Image, name: str) -> tuple[Image.Image, str]:
+    """A file or a PIL image, decoded and rotated, and its file name (``name`` if it has none)."""
+    if not isinstance(image, Image.Image):
+        return open_upright(image), str(image)
+    name = str(getattr(image, "filename", "") or name)
+    return upright(image, name), name
+
+
 def _eight_bit(tensor: Tensor, name: str) -> Tensor:
+    """A uint8 tensor as it is, and a floating-point one in [0, 1] scaled to 0..255."""
     if tensor.dtype == torch.uint8:
         return tensor
     if not tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""PFENet's augmentation and its test-time canvas, on torchvision's transforms v2."""
+"""PFENet's training augmentation and test transform, based on torchvision's transforms v2."""
 
 from typing import Any
 
@@ -8,35 +8,38 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from dpcn_modules._checks import VOID, check_shapes
+from dpcn_modules._checks import VOID, check_integer, check_shapes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _MEAN_COLOUR = [round(255 * mean) for mean in IMAGENET_MEAN]
-_BLUR_SIGMA = 1.1  # what OpenCV takes for a 5 x 5 window when it is given none, as PFENet gives it none
+_BLUR_SIGMA = 1.1  # OpenCV's default for a 5 x 5 window, which PFENet uses
 
 
 class TrainTransform:
-    """PFENet's training augmentation, one draw per image.
+    """PFENet's training augmentation.
 
-    In this order: a random scale (image bilinear, mask nearest); a random rotation, the image padded with
-    the mean colour and the mask with 255; a Gaussian blur of 5 x 5, image only; a horizontal flip; a random
-    crop, padded on all sides with the mean colour and 255 where the image is smaller; ImageNet
-    normalisation. The crop is drawn again until it keeps enough of the target; if no draw does, the one that
-    keeps most is taken. Every choice is drawn from torch's global generator.
+    The steps are a random scale (bilinear for the image, nearest for the mask), a random rotation, a Gaussian blur
+    of 5 x 5 (image only), a random horizontal flip, a random crop and ImageNet normalisation. Rotation and crop pad
+    the image with the mean colour and the mask with 255. A crop that keeps too little of the target is repeated; if
+    none keeps enough, the best one is used. All random numbers come from torch's global generator.
 
     Args:
-        size: side of the square crop; PFENet's is 473 (641 on COCO).
+        size: side of the square crop; PFENet uses 473 (641 on COCO).
         scale: lowest and highest scale; (0.9, 1.1) on PASCAL, (0.8, 1.25) on COCO.
-        long_side: first bring the image's long side to this many pixels; None leaves it, as PFENet does, whose crop
-            is about as large as the images are. A crop much smaller than them needs it.
-        degrees: highest angle of the rotation to either side.
+        long_side: resize the image's long side to this many pixels first. None, as in PFENet, keeps the size; set it
+            if the crop is much smaller than the images.
+        degrees: largest angle of the rotation in either direction.
         rotation_p: probability of a rotation.
         blur_p: probability of a blur.
         flip_p: probability of a flip.
         min_kept: share of the target's pixels that a crop must keep.
-        redraws: how often a crop may be drawn again.
+        redraws: how often a crop may be repeated.
+
+    Raises:
+        TypeError: ``size`` is not a whole number.
+        ValueError: ``size`` is not positive, or ``scale`` is not a positive, ordered pair.
 
     Shape:
         image ``(3, H, W)`` uint8 and mask ``(H, W)`` uint8 in {0, 1, 255} to image ``(3, size, size)``
@@ -62,7 +65,7 @@ class TrainTransform:
         min_kept: float = 0.85,
         redraws: int = 30,
     ) -> None:
-        _check_size(size)
+        check_integer("size", size, otherwise="; the published size is 473")
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"``scale``: expected 0 < lowest <= highest, got {tuple(scale)}.")
         self.size = size
@@ -100,12 +103,12 @@ class TrainTransform:
         spare_height, spare_width = max(0, self.size - height), max(0, self.size - width)
         top, left = spare_height // 2, spare_width // 2
         image, mask = _pad(image, mask, [left, top, spare_width - left, spare_height - top])
-        top, left = self._draw_corner((mask == 1).as_subclass(Tensor))
+        top, left = self._choose_corner((mask == 1).as_subclass(Tensor))
         corner = (top, left, self.size, self.size)
         return F.crop(image, *corner), F.crop(mask, *corner)
 
-    def _draw_corner(self, target: Tensor) -> tuple[int, int]:
-        """Top and left of the first crop that keeps enough of the target, else of the one that keeps most."""
+    def _choose_corner(self, target: Tensor) -> tuple[int, int]:
+        """Top and left of the first crop that keeps enough of the target, or of the one that keeps most."""
         height, width = target.shape
         needed = self.min_kept * int(target.sum())
         most, best = -1, (0, 0)
@@ -121,16 +124,21 @@ class TrainTransform:
 
 
 class TestTransform:
-    """The whole image on a square canvas: the same every time.
+    """The whole image on a square canvas, without random choices.
 
-    The aspect is kept and the long side brought to ``size`` (image bilinear, mask nearest); the result lies
-    at the top left of a canvas of the mean colour, the mask on one of 255; ImageNet normalisation.
+    The long side is resized to ``size`` and the aspect ratio kept (bilinear for the image, nearest for the mask). The
+    image is placed at the top left of a canvas of the mean colour, the mask on one of 255. ImageNet normalisation
+    follows.
 
     Args:
         size: side of the canvas.
 
     Shape:
-        as `TrainTransform`.
+        as in `TrainTransform`.
+
+    Raises:
+        TypeError: ``size`` is not a whole number.
+        ValueError: ``size`` is not positive.
 
     Example:
         >>> image = torch.zeros(3, 20, 40, dtype=torch.uint8)
@@ -139,14 +147,14 @@ class TestTransform:
         tensor([  0,   0,   0,   0,   0, 255, 255, 255, 255, 255])
     """
 
-    __test__ = False  # pytest would take the name for a class of tests
+    __test__ = False  # tells pytest that this is no test class
 
     def __init__(self, size: int = 473) -> None:
-        _check_size(size)
+        check_integer("size", size, otherwise="; the published size is 473")
         self.size = size
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Lay an image and its mask on the canvas."""
+        """Place an image and its mask on the canvas."""
         check_shapes(image=(image, "3 H W"), mask=(mask, "H W"))
         factor = self.size / max(mask.shape)
         image, mask = _resize(tv_tensors.Image(image), tv_tensors.Mask(mask), factor)
@@ -156,7 +164,7 @@ class TestTransform:
 
 
 def denormalise(image: Tensor) -> Tensor:
-    """Turn normalised images back into 8-bit ones, to look at.
+    """Convert normalised images back to 8-bit ones for display.
 
     Args:
         image: ``(..., 3, H, W)``, normalised with the ImageNet mean and standard deviation.
@@ -192,8 +200,3 @@ def _normalise(image: Any) -> Tensor:
 def _labels(mask: Any) -> Tensor:
     labels: Tensor = mask.as_subclass(Tensor).to(torch.int64)
     return labels
-
-
-def _check_size(size: int) -> None:
-    if size < 1:
-        raise ValueError(f"``size``: expected a positive number of pixels, got {size}; the field uses 473.")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dpcn_modules._checks import check_choice, check_shapes
+from dpcn_modules._checks import check_choice, check_shapes, with_shot_axis
 from dpcn_modules.data import Episode, View
 from dpcn_modules.evaluation.feature_cache import FeatureCache
 from dpcn_modules.interface import EncodeDecodeModel, FewShotModel, ImageFeatures, Prediction, SupportFeatures
@@ -41,8 +41,8 @@ class Predictor:
         if missing and (fusion != "concat" or cache is not None):
             otherwise = "fusion='concat'" if fusion != "concat" else "feature_cache=0"
             raise TypeError(
-                f"``model``: expected a network that can encode and decode by itself, got {type(model).__name__} "
-                f"without {', '.join(missing)}; give it the methods of dpcn_modules.interface.EncodeDecodeModel, or use "
+                f"``model``: expected a network with the encode / decode API, got {type(model).__name__} "
+                f"without {', '.join(missing)}; add these methods of dpcn_modules.interface.EncodeDecodeModel, or use "
                 f"{otherwise}."
             )
         self.model = model
@@ -91,17 +91,26 @@ class Predictor:
 
         Returns:
             One prediction with "concat", otherwise one for each shot.
+
+        Raises:
+            ValueError: shapes disagree, there is no shot, a mask value is not 0, 1 or 255, or a feature is not finite.
         """
-        if self._steps is None:
-            return [self.model(*view)]
+        if self._steps is None or (self.fusion == "concat" and self.cache is None):
+            return [self.model(*view)]  # a forward is made of the same steps
+        view = View(view.query_image, *with_shot_axis(view.support_images, view.support_masks))
+        check_shapes(
+            query_image=(view.query_image, "B 3 Hi Wi"),
+            support_images=(view.support_images, "B K 3 His Wis"),
+            support_masks=(view.support_masks, "B K His Wis"),
+        )
         query, support = self.encode(view, names)
         size = (view.query_image.shape[-2], view.query_image.shape[-1])
         return shot_predictions(self._steps, query, support, view.support_masks, size=size, fusion=self.fusion)
 
     @torch.no_grad()
     def encode(self, view: View, names: tuple[Any, Any] | None = None) -> tuple[ImageFeatures, ImageFeatures]:
-        """Make the features of queries ``(B, C, H, W)`` and supports ``(B, K, C, H, W)``, or read them from the cache."""
-        steps = self._required_steps()
+        """Make the features of queries ``(B, C, H, W)`` and supports ``(B, K, C, H, W)``, or take cached ones."""
+        steps = self._steps or cast(EncodeDecodeModel, self.model)
         if self.cache is None or names is None:
             return steps.encode_image(view.query_image), encode_support_images(steps, view.support_images)
         query_names, support_names = names

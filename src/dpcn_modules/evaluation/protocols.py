@@ -2,7 +2,11 @@
 
 import dataclasses
 import hashlib
+import re
 from typing import Any
+
+# The id is of the words of version 0.1.0, so that ids that were published with a score stay.
+_COUNT, _IMAGE_SIZE = re.compile(r"(\d+) images\b"), re.compile(r"\(image_size ")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,10 +56,12 @@ class Protocol:
         deciding: list[object] = []
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
+            if field.name == "data":
+                value = _IMAGE_SIZE.sub("(picture_size ", _COUNT.sub(r"\1 pictures", value))
             if field.default is dataclasses.MISSING:
                 deciding.append(value)
             elif value != field.default:
-                deciding.append((field.name, value))
+                deciding.append(("truth" if field.name == "target" else field.name, value))
         return hashlib.sha256(repr(tuple(deciding)).encode()).hexdigest()[:6]
 
     def __str__(self) -> str:

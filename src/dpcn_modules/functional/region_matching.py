@@ -137,7 +137,7 @@ def check_windows(windows: Windows, chunk_size: int | None) -> None:
         check_odd("windows", d_h)
         check_odd("windows", d_w)
     if chunk_size is not None:
-        check_integer("chunk_size", chunk_size)
+        check_integer("chunk_size", chunk_size, otherwise="; None matches all positions at once")
 
 
 def _unit(feat: Tensor, weight: Tensor | float) -> Tensor:

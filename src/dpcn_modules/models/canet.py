@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dpcn_modules.functional.pooling import soft_average_pool, soft_masks
+from dpcn_modules.functional.pooling import resize, soft_average_pool, soft_masks
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
 from dpcn_modules.models.host import HostNetwork
-from dpcn_modules.models.network import each_shot, resize
+from dpcn_modules.models.network import each_shot
 from dpcn_modules.modules import ASPP
 from dpcn_modules.modules.decoder import init_for_relu
 
@@ -107,8 +107,8 @@ class CANet(HostNetwork):
         ValueError: ``refinements`` < 0, or ``history_dropout`` outside [0, 1].
 
     Note:
-        The published code keeps each sample's prediction of the epoch before. Episodes here are sampled anew each epoch,
-        so the previous prediction is made on the spot, by a first pass of the same weights that carries no gradient.
+        The published code keeps each sample's prediction of the epoch before. Episodes here are sampled anew each
+        epoch, so the previous prediction is made on the spot, by a first pass of the same weights that carries no gradient.
         The published loop also stops refining according to the ground truth of the test; here the number of
         refinements is fixed. Convolutions start as `init_for_relu` says, not as published.
 

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from dpcn_modules.functional import masked_average_pool, resize_mask
+from dpcn_modules.functional.pooling import resize
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
-from dpcn_modules.models.network import FewShotNetwork, resize
+from dpcn_modules.models.network import FewShotNetwork
 from dpcn_modules.modules import (
     Decoder,
     DynamicConvolutionModule,

@@ -1,6 +1,6 @@
 """The forward that all networks share: encode the images, encode the support, decode the query, fuse the shots."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -55,11 +55,12 @@ class FewShotNetwork(nn.Module):
     def forward(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
         """Segment the query of every episode."""
         support_images, support_masks = with_shot_axis(support_images, support_masks)
-        check_shapes(
+        lengths = check_shapes(
             query_image=(query_image, "B 3 Hi Wi"),
             support_images=(support_images, "B K 3 His Wis"),
             support_masks=(support_masks, "B K His Wis"),
         )
+        _check_shots(lengths["K"])
         query = self._encode_image(query_image)
         support = self._encode_image(support_images, high=self.reads_support_high)
         check_values(masks={"support_masks": support_masks}, features=_by_name(query=query, support=support))
@@ -190,11 +191,15 @@ def shot_predictions(
 
     Returns:
         One prediction with "concat", otherwise K, each with logits ``(B, 2, Hi, Wi)``.
+
+    Raises:
+        ValueError: there is no shot, or as `encode_support` and `decode`.
     """
-    K = support_masks.shape[1]
-    group = max(K, 1) if fusion == "concat" else 1
+    K = support.mid.shape[1]
+    _check_shots(K)
+    group = K if fusion == "concat" else 1
     predictions = []
-    for k in range(0, max(K, 1), group):
+    for k in range(0, K, group):
         shots = ImageFeatures(*(feat[:, k : k + group] for feat in support))  # B group C H W
         encoded = model.encode_support(shots, support_masks[:, k : k + group])
         predictions.append(model.decode(query, encoded, size))
@@ -255,6 +260,11 @@ def each_shot(part: Callable[[Tensor], Tensor], feat: Tensor) -> Tensor:
     return result.reshape(*feat.shape[:2], *result.shape[1:])
 
 
+def _check_shots(K: int) -> None:
+    if K == 0:
+        raise ValueError("``support_images``: expected one shot or more (B K 3 Hi Wi), got K=0.")
+
+
 def _by_name(**features: ImageFeatures) -> dict[str, Tensor]:
     """The levels of images' features by name; a level that stands for both counts once."""
     named: dict[str, Tensor] = {}
@@ -263,15 +273,3 @@ def _by_name(**features: ImageFeatures) -> dict[str, Tensor]:
         if high is not mid:
             named[f"{role}_feat (high level)"] = high
     return named
-
-
-__all__: Sequence[str] = [
-    "FUSIONS",
-    "FewShotNetwork",
-    "Fusion",
-    "each_shot",
-    "encode_support_images",
-    "fuse_shots",
-    "resize",
-    "shot_predictions",
-]

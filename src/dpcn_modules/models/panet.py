@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpcn_modules.functional import masked_average_pool
+from dpcn_modules.functional.pooling import resize
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
-from dpcn_modules.models.network import FewShotNetwork, resize
+from dpcn_modules.models.network import FewShotNetwork
 
 
 class PANet(FewShotNetwork):

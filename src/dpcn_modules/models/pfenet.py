@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpcn_modules.functional import prior_mask
-from dpcn_modules.functional.pooling import soft_average_pool, soft_masks
+from dpcn_modules.functional.pooling import resize, soft_average_pool, soft_masks
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone, VGGBackbone
 from dpcn_modules.models.host import HostNetwork
-from dpcn_modules.models.network import each_shot, resize
+from dpcn_modules.models.network import each_shot
 from dpcn_modules.modules.decoder import init_for_relu
 
 # Where the published code cuts VGG-16-BN into its layer0 to layer4.

@@ -40,7 +40,7 @@ class NetworkSettings:
             object.__setattr__(self, "weights", str(self.weights))
         if self.weights is not None and not isinstance(self.weights, str):
             raise TypeError(
-                f"``weights``: expected text or None, got {self.weights!r} ({type(self.weights).__name__})."
+                f"``weights``: expected a name, a path or None, got {self.weights!r} ({type(self.weights).__name__})."
             )
         if self.trainable is not None:
             check_choice("trainable", self.trainable, get_args(Trainable))
@@ -185,7 +185,7 @@ class CANetSettings(HostSettings):
         """Check every field."""
         super().__post_init__()
         _check_each_integer("rates", self.rates)
-        check_integer("refinements", self.refinements, lowest=0)
+        check_integer("refinements", self.refinements, lowest=0, otherwise="; 0 is one pass without refinement")
         _check_probabilities(self, "dropout", "history_dropout")
 
 

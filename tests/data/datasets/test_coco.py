@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpcn_modules.data import _coco_masks, coco
+from dpcn_modules.data.datasets import coco, coco_masks
 from dpcn_modules.data.datasets.coco import Coco20i
 from dpcn_modules.data.datasets.folds import COCO_CLASSES, coco_classes
 from dpcn_modules.data.episodes.dataset import EpisodeDataset
@@ -260,7 +260,7 @@ def test_masks_are_drawn_once_and_the_second_start_reads_none(root: Path, monkey
     expected = masks_of(first)
     assert drawn == [f"{each:012d}.jpg" for each in (3, 7, 11, 20)]
     monkeypatch.setattr(coco, "read_instances", None)
-    monkeypatch.setattr(_coco_masks, "load_mask", None)
+    monkeypatch.setattr(coco_masks, "load_mask", None)
     second = tiny(root, 1, progress=progress).split("train")
     assert len(drawn) == 4
     assert second.images_of(PERSON) == first.images_of(PERSON)
@@ -345,7 +345,7 @@ def test_full_disk_leaves_no_half_file(root: Path, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_coco_masks.os, "replace", fail)
+    monkeypatch.setattr(coco_masks.os, "replace", fail)
     with pytest.raises(OSError, match=r"cannot be kept there \(No space left on device\); .*cache=None"):
         tiny(root).split("test")
     assert list(kept_folder(root).iterdir()) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data.episode_helpers import episodes_of, same_episode
+from episode_helpers import episodes_of, same_episode
 from torch.utils.data import DataLoader
 
 from dpcn_modules.data.datasets.pascal import Pascal5i

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data.episode_helpers import episodes_of, same_episode
+from episode_helpers import episodes_of, same_episode
 from torch import Tensor
 
 from dpcn_modules.data.boxes import annotate

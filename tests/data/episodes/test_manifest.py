@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data.episode_helpers import episodes_of
+from episode_helpers import episodes_of
 from PIL import Image
 
 from dpcn_modules.data import (

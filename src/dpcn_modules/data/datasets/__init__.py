@@ -1,4 +1,4 @@
-"""Data sets: their files found, checked and counted, and their classes divided into folds."""
+"""The data sets, and the division of their classes into folds."""
 
 from dpcn_modules.data.datasets.class_folders import ClassFolders
 from dpcn_modules.data.datasets.coco import Coco20i

@@ -1,7 +1,9 @@
-"""Labelled images on disk: found, checked and counted before the first episode is drawn."""
+"""Labelled images on disk, which are found, checked and counted before the first episode is sampled."""
 
+import contextlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dpcn_modules._checks import VOID
+from dpcn_modules._checks import VOID, some
 from dpcn_modules.data.decoding import image_size
 from dpcn_modules.data.io import binary_mask, check_same_size, load_image, load_mask
 
@@ -22,10 +24,10 @@ class LabelledFile(NamedTuple):
     """An image and its mask.
 
     Attributes:
-        name: finds the image again.
-        image: the image.
-        mask: its mask, of class ids, or of one object where ``class_id`` is given.
-        class_id: the class of the one object.
+        name: identifies the image.
+        image: path of the image.
+        mask: path of its mask, which holds class ids, or one object if ``class_id`` is given.
+        class_id: the class of that object.
     """
 
     name: str
@@ -35,7 +37,7 @@ class LabelledFile(NamedTuple):
 
 
 def read_mask(file: LabelledFile) -> Tensor:
-    """The mask of class ids, ``(H, W)``, 255 void: uint8, or int16 for a class id above 255."""
+    """The mask of class ids, ``(H, W)`` with 255 as void: uint8, or int16 for a class id above 255."""
     mask = load_mask(file.mask)
     if file.class_id is None:
         return mask
@@ -44,22 +46,25 @@ def read_mask(file: LabelledFile) -> Tensor:
     return torch.where(ids == 1, file.class_id, ids).to(ids.dtype)
 
 
+def check_mask_size(image: Path, mask: Tensor, mask_name: str) -> None:
+    """Raise ValueError unless a mask ``(H, W)`` has the size of its image file."""
+    check_same_size(image_size(image), mask.shape, image_name=str(image), mask_name=mask_name)
+
+
 def check_files_exist(files: Sequence[LabelledFile], source: str, tree: str) -> None:
     """Raise one FileNotFoundError that counts all missing images and masks and names the first few."""
     paths = [path for file in files for path in (file.image, file.mask)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        first = "\n  ".join(str(path) for path in missing[:5])
-        more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise FileNotFoundError(
-            f"{source}: {len(missing)} of its {len(paths)} files are missing:\n  {first}{more}\n{tree}"
+            f"{source}: {len(missing)} of its {len(paths)} files are missing: {some(missing)}.\n{tree}"
         )
 
 
 def count_pixels(files: Sequence[LabelledFile], class_ids: Collection[int]) -> list[dict[int, int]]:
-    """Read every mask, and count the pixels of every class in it.
+    """Read every mask and count the pixels of every class in it.
 
-    Masks are decoded wholly, so that a broken one is named now; of images only the header is read.
+    Masks are decoded completely, so that a broken one is reported now; only the headers of the images are read.
 
     Args:
         files: the images and masks.
@@ -77,69 +82,54 @@ def count_pixels(files: Sequence[LabelledFile], class_ids: Collection[int]) -> l
 
 def _count(file: LabelledFile, class_ids: frozenset[int]) -> dict[int, int]:
     mask = read_mask(file)
-    height, width = mask.shape
-    check_same_size(image_size(file.image), (height, width), image_name=str(file.image), mask_name=str(file.mask))
+    check_mask_size(file.image, mask, str(file.mask))
     counts = torch.bincount(mask.flatten())
     areas = {value: int(counts[value]) for value in counts.nonzero().flatten().tolist()}
     unknown = sorted(set(areas) - class_ids - {0, VOID})
     if unknown:
         raise ValueError(
             f"{file.mask}: expected the class ids {min(class_ids)} to {max(class_ids)}, 0 (background) and "
-            f"255 (void), got {unknown[:5]}; is it a mask of objects instead of classes, or of another data set?"
+            f"255 (void), got {some(unknown)}; is it a mask of objects instead of classes, or of another data set?"
         )
     return {value: area for value, area in areas.items() if value in class_ids}
-
-
-def check_images_present(annotations: Path, images: Path, names: Collection[str]) -> None:
-    """Raise FileNotFoundError unless every image is there."""
-    missing = [name for name in names if not (images / name).is_file()]
-    if missing:
-        found = sorted(os.listdir(images))
-        holds = f"holds {first(found)}" if found else "is empty"
-        raise FileNotFoundError(
-            f"{annotations} does not match the images in {images}: {len(missing)} of its {len(names)} images are "
-            f"missing: {first(missing)}. The folder {holds}; take both of one year and one split."
-        )
-
-
-def check_image_sizes(annotations: Path, images: Path, sizes: dict[str, tuple[int, int]]) -> None:
-    """Raise ValueError unless every image has the size of which the annotation file speaks."""
-    odd = []
-    for name, (height, width) in sizes.items():
-        real_height, real_width = image_size(images / name)
-        if (real_height, real_width) != (height, width):
-            odd.append(f"{name} is {real_width} x {real_height} (width x height), not {width} x {height}")
-    if odd:
-        raise ValueError(
-            f"{annotations} does not match the images in {images}: {len(odd)} of its {len(sizes)} images have "
-            f"another size: {first(odd)}. Take the original images: its polygons do not fit shrunk or turned ones."
-        )
-
-
-def first(items: Sequence[str]) -> str:
-    """The first five, and how many more there are."""
-    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def without_classes(
     files: Sequence[LabelledFile], areas: Sequence[dict[int, int]], class_ids: Collection[int]
 ) -> tuple[list[LabelledFile], list[dict[int, int]]]:
-    """The images, and their areas, that hold not a pixel of these classes."""
+    """The images without a single pixel of these classes, and their areas."""
     pairs = zip(files, areas, strict=True)
     kept = [(file, area) for file, area in pairs if area.keys().isdisjoint(class_ids)]
     return [file for file, _ in kept], [area for _, area in kept]
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write, which replaces ``path`` once the block ends without an error.
+
+    Other processes see the old file or the complete new one.
+    """
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield fresh
+        os.replace(fresh, path)
+    finally:
+        # An error here would hide the one that left the file behind.
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+
+
 class FileImages:
-    """A `ImageSource` of files whose masks have been counted.
+    """An `ImageSource` of files whose masks have been counted.
 
     Args:
-        name: what the images are, in a few words.
+        name: a short description of the images.
         class_names: class id to name of the classes that may be a target.
         files: the images and masks.
         areas: the pixels of every class in them, from `count_pixels`.
-        min_area: the pixels of the original mask from which on a class counts in an image.
-        masks: gives the mask of a file.
+        min_area: the number of mask pixels from which a class counts in an image.
+        masks: returns the mask of a file.
     """
 
     def __init__(
@@ -163,18 +153,18 @@ class FileImages:
         self.images: Sequence[int] = sorted({i for ids in self._counted.values() for i in ids})
 
     def images_of(self, class_id: int) -> Sequence[int]:
-        """Ids of the images in which a class counts, in a fixed order."""
+        """Ids of the images in which a class is large enough to count, in a fixed order."""
         return self._counted[class_id]
 
     def classes_of(self, image_id: int) -> Sequence[int]:
-        """This split's classes present in an image, whatever their area."""
+        """The classes of this split that are present in an image, whatever their area."""
         return self._present[image_id]
 
     def image_name(self, image_id: int) -> str:
-        """The name that finds the image again."""
+        """A name that identifies the image."""
         return self._files[image_id].name
 
     def load(self, image_id: int) -> tuple[Tensor, Tensor]:
-        """The image, uint8 ``(3, H, W)``, and its mask of class ids, ``(H, W)``, 255 void."""
+        """The image, ``(3, H, W)`` uint8, and its mask of class ids, ``(H, W)`` with 255 as void."""
         file = self._files[image_id]
         return load_image(file.image), self._masks(file)

@@ -1,4 +1,4 @@
-"""PASCAL-5i: the images of a VOC folder, in four folds."""
+"""PASCAL-5i: the images of a VOC folder in four folds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,16 @@ from typing import Literal
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data.datasets.files import FileImages, LabelledFile, check_files_exist, count_pixels, without_classes
-from dpcn_modules.data.datasets.folds import PASCAL_CLASSES, check_rules, chosen_classes, pascal_classes
+from dpcn_modules.data.datasets.folds import (
+    PASCAL_CLASSES,
+    check_rules,
+    chosen_classes,
+    pascal_classes,
+    split_classes,
+)
+from dpcn_modules.data.datasets.voc import VOC_LISTS, check_voc_folder
 from dpcn_modules.data.source import ImageSource, Split
 
-_LISTS = Path("ImageSets", "Segmentation")
 _TREE = """Expected tree:
   VOC2012/
     JPEGImages/2007_000032.jpg ...
@@ -21,9 +27,9 @@ _TREE = """Expected tree:
 class Pascal5i:
     """PASCAL-5i from a VOC folder; a `FoldedData`.
 
-    The defaults suit a VOC 2012 folder to which the SBD masks were added in the usual way: the training list
-    ``trainaug`` (10,582 images: VOC train and SBD, without VOC val), the test list ``val`` (1449), masks in
-    ``SegmentationClassAug``. For VOC alone, pass ``train_list="train"``.
+    The defaults fit a VOC 2012 folder to which the SBD masks were added: the training list ``trainaug`` (10,582
+    images: VOC train and SBD, without VOC val), the test list ``val`` (1449 images) and masks in
+    ``SegmentationClassAug``. For VOC without SBD, pass ``train_list="train"``.
 
     Args:
         root: the VOC folder, the one that holds ``JPEGImages``.
@@ -32,19 +38,19 @@ class Pascal5i:
             (``2007_000032``) or an image and its mask, relative to ``root``
             (``JPEGImages/2007_000032.jpg SegmentationClassAug/2007_000032.png``).
         test_list: the same for the held-out classes.
-        mask_folder: where the masks of ids are; by default ``SegmentationClassAug`` where it is present, else
+        mask_folder: the folder of the masks; by default ``SegmentationClassAug`` if it is present, otherwise
             ``SegmentationClass``.
-        min_area: the pixels of the original mask from which on a class counts in an image (the field uses
-            2048 at VOC's own size; for shrunk images, shrink it too).
-        novel: "keep" uses training images that also hold held-out classes, whose pixels are background then
+        min_area: the number of pixels of the original mask from which a class counts in an image. The usual 2048
+            refers to VOC's own image size.
+        novel: "keep" uses training images that also show held-out classes, with those pixels as background
             (PFENet, HSNet); "drop" leaves them out (BAM, HDMNet).
-        classes: use these classes only, by name; a class stays on the side on which its fold puts it. All
-            held-out classes still count for ``novel="drop"``.
-        held_out: hold out these classes, by name, in place of the fold's; for experiments on part of the data.
+        classes: use these classes only, by name; each stays in the split to which its fold assigns it. All held-out
+            classes still count for ``novel="drop"``.
+        held_out: hold out these classes, by name, instead of the fold's; for experiments on part of the data.
 
     Raises:
-        FileNotFoundError: the folder is not there or is not a VOC folder.
-        ValueError: an unknown fold, class or switch.
+        FileNotFoundError: the folder does not exist or is not a VOC folder.
+        ValueError: a fold, class or option is unknown.
     """
 
     def __init__(
@@ -73,12 +79,12 @@ class Pascal5i:
         self._mask_folder = self._find_masks(mask_folder)
 
     def split(self, split: Split) -> ImageSource:
-        """Read a list and all its masks, and give the images of one split.
+        """Read a list and all its masks, and return the images of one split.
 
         Raises:
             FileNotFoundError: the list, images or masks are missing.
-            ValueError: no class is left, the list is empty, malformed or names an image twice, a mask cannot
-                be decoded, or it differs in size from its image.
+            ValueError: no class is left, the list is empty, malformed or names an image twice, or a mask cannot be
+                decoded or differs in size from its image.
         """
         class_names = chosen_classes(self._side(split), self.classes, fold=self.fold, split=split)
         list_path = self._find_list(split)
@@ -96,12 +102,11 @@ class Pascal5i:
         """All classes of one split."""
         if self.held_out is None:
             return pascal_classes(self.fold, split)
-        names = dict(enumerate(PASCAL_CLASSES, start=1))
-        return {value: name for value, name in names.items() if (name in self.held_out) == (split == "test")}
+        held_out = [value for value, name in enumerate(PASCAL_CLASSES, start=1) if name in self.held_out]
+        return split_classes(PASCAL_CLASSES, held_out, split)
 
     def _find_masks(self, mask_folder: str | None) -> Path:
-        if not (self.root / "JPEGImages").is_dir():
-            raise FileNotFoundError(f"{self.root}: there is no VOC folder (no JPEGImages in it).\n{_TREE}")
+        check_voc_folder(self.root, _TREE)
         names = ("SegmentationClassAug", "SegmentationClass") if mask_folder is None else (mask_folder,)
         found = [self.root / name for name in names if (self.root / name).is_dir()]
         if not found:
@@ -110,7 +115,7 @@ class Pascal5i:
 
     def _find_list(self, split: Split) -> Path:
         wanted = str(self._lists[split])
-        folder = self.root / _LISTS
+        folder = self.root / VOC_LISTS
         is_path = wanted.endswith(".txt")
         candidates = [Path(wanted), folder / wanted] if is_path else [folder / f"{wanted}.txt"]
         found = [path for path in candidates if path.is_file()]
@@ -150,6 +155,6 @@ class Pascal5i:
             image = self.root / "JPEGImages" / f"{words[0]}.jpg"
             mask = self._mask_folder / f"{words[0]}.png"
         else:
-            # Lists of the field write the paths with and without a leading slash.
+            # Published lists write the paths with and without a leading slash.
             image, mask = (self.root / word.lstrip("/") for word in words)
         return LabelledFile(image.name, image, mask)

@@ -1,4 +1,4 @@
-"""The raw download of SBD: its folder and lists, and the class masks in its .mat files."""
+"""The folder and lists of SBD, and the class masks in its .mat files."""
 
 import struct
 import zlib
@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpcn_modules._checks import require
+from dpcn_modules._checks import require, some
 from dpcn_modules.data.datasets.voc import read_ids
-from dpcn_modules.data.decoding import few
 
 _HIGHEST_ID = 20
 _SBD_TREE = """Expected tree (the archive benchmark.tgz; see docs/data.md):
@@ -26,9 +25,9 @@ class SbdFolder(NamedTuple):
 
     Attributes:
         root: the folder that holds ``cls``.
-        train: ids of SBD's own training list, which also holds images of VOC's val.
+        train: ids of SBD's own training list, which includes images of VOC's val.
         val: ids of SBD's own validation list.
-        train_noval: ids of the list that leaves out VOC 2012's val images; None where the file is absent.
+        train_noval: ids of the list without VOC 2012's val images; None if the file is absent.
     """
 
     root: Path
@@ -37,15 +36,15 @@ class SbdFolder(NamedTuple):
     train_noval: list[str] | None
 
     def mask_path(self, name: str) -> Path:
-        """Where the class mask of an image is."""
+        """The path of the class mask of an image."""
         return self.root / "cls" / f"{name}.mat"
 
 
 def open_sbd(folder: str | Path) -> SbdFolder:
-    """Find SBD's files below a folder, and read its lists.
+    """Find SBD's files below a folder and read its lists.
 
     Args:
-        folder: what ``benchmark.tgz`` was extracted to, or ``benchmark_RELEASE`` or ``dataset`` in it.
+        folder: the folder to which ``benchmark.tgz`` was extracted, or ``benchmark_RELEASE`` or ``dataset`` in it.
 
     Raises:
         ModuleNotFoundError: scipy, which reads .mat files, is not installed.
@@ -67,12 +66,8 @@ def open_sbd(folder: str | Path) -> SbdFolder:
         if not (root / name).is_file():
             raise FileNotFoundError(f"{root / name}: there is no such list; extract benchmark.tgz again.\n{_SBD_TREE}")
     noval = root / "train_noval.txt"
-    return SbdFolder(
-        root,
-        read_ids(root / "train.txt"),
-        read_ids(root / "val.txt"),
-        read_ids(noval) if noval.is_file() else None,
-    )
+    train, val = read_ids(root / "train.txt"), read_ids(root / "val.txt")
+    return SbdFolder(root, train, val, read_ids(noval) if noval.is_file() else None)
 
 
 def read_class_mask(path: Path) -> Tensor:
@@ -92,7 +87,7 @@ def read_class_mask(path: Path) -> Tensor:
 
     # What scipy raises for a broken file depends on where the file breaks.
     broken = (MatReadError, NotImplementedError, OSError, ValueError, TypeError, LookupError, zlib.error, struct.error)
-    # The file is opened outside of it, so that "permission denied" keeps its own words.
+    # Opened before the `try`, so that "permission denied" is not reported as a damaged file.
     with path.open("rb") as file:
         try:
             content = loadmat(file)
@@ -115,6 +110,6 @@ def read_class_mask(path: Path) -> Tensor:
             f"extract benchmark.tgz again."
         )
     if mask.min() < 0 or mask.max() > _HIGHEST_ID:
-        odd = np.unique(mask[(mask < 0) | (mask > _HIGHEST_ID)])
-        raise ValueError(f"{path}: expected class ids from 0 to {_HIGHEST_ID}, got {few(odd)}; is it SBD's own file?")
+        odd = np.unique(mask[(mask < 0) | (mask > _HIGHEST_ID)]).tolist()
+        raise ValueError(f"{path}: expected class ids from 0 to {_HIGHEST_ID}, got {some(odd)}; is it SBD's own file?")
     return torch.from_numpy(np.ascontiguousarray(mask, dtype=np.uint8))

@@ -69,7 +69,7 @@ def draw_mask(outline: Outline, pose: Pose, size: int) -> Mask:
     reach = math.sqrt((points**2).sum(axis=1).max())
     points = points * (pose.radius * side / reach) + np.array(pose.centre) * side
     canvas = Image.new("L", (side, side))
-    pencil = ImageDraw.Sampling(canvas)
+    pencil = ImageDraw.Draw(canvas)
     for rows, solid in outline.polygons:
         pencil.polygon(points[rows].ravel().tolist(), fill=255 if solid else 0)
     return np.asarray(canvas.reduce(SUPERSAMPLING)) * np.float32(1 / 255)

@@ -15,7 +15,7 @@ def draw_ground(rng: Rng, colour: Floats, size: int, clutter: float) -> Floats:
     image = texture(rng, size, colour, 0.6 * clutter)
     # The fourth channel counts what is drawn over; averaging down leaves the colours weighted by it.
     layer = Image.new("RGBX", (2 * size, 2 * size))
-    pencil = ImageDraw.Sampling(layer)
+    pencil = ImageDraw.Draw(layer)
     for _ in range(round(4 * clutter)):
         tints = colour + np.float32(0.1 + 0.8 * clutter) * (rng.random((2, 3), dtype=np.float32) * 255 - colour)
         stroke, blob = ((*map(int, tint), 255) for tint in tints.tolist())

@@ -1,4 +1,4 @@
-"""The raw download of VOC 2012: its folder and lists, and masks in its colours."""
+"""The folder, lists and palette masks of VOC 2012."""
 
 import re
 from pathlib import Path
@@ -21,8 +21,8 @@ class VocFolder(NamedTuple):
 
     Attributes:
         root: the folder that holds ``JPEGImages``.
-        train: ids of the training list of segmentation.
-        val: ids of the validation list of segmentation.
+        train: ids of the segmentation training list.
+        val: ids of the segmentation validation list.
     """
 
     root: Path
@@ -30,25 +30,30 @@ class VocFolder(NamedTuple):
     val: frozenset[str]
 
     def image(self, name: str) -> Path:
-        """Where an image is."""
+        """The path of an image."""
         return self.root / "JPEGImages" / f"{name}.jpg"
 
     def own_mask(self, name: str) -> Path:
-        """Where VOC's mask of an image is, if VOC has one."""
+        """The path of VOC's mask of an image; the file may be absent."""
         return self.root / "SegmentationClass" / f"{name}.png"
 
 
-def open_voc(root: Path) -> VocFolder:
-    """Check a folder, and read VOC's lists.
-
-    Raises:
-        FileNotFoundError: it is not a VOC folder, or lacks lists or masks.
-        ValueError: a list is malformed, or the VOC of another year.
-    """
+def check_voc_folder(root: Path, tree: str) -> None:
+    """Raise FileNotFoundError, with the expected tree, unless a folder holds ``JPEGImages``."""
     if not (root / "JPEGImages").is_dir():
         below = [path for path in (root / "VOC2012", root / "VOCdevkit" / "VOC2012") if path.is_dir()]
         hint = f" Did you mean {below[0]}?" if below else ""
-        raise FileNotFoundError(f"{root}: there is no VOC folder (no JPEGImages in it).{hint}\n{_VOC_TREE}")
+        raise FileNotFoundError(f"{root}: there is no VOC folder (no JPEGImages in it).{hint}\n{tree}")
+
+
+def open_voc(root: Path) -> VocFolder:
+    """Check a folder and read VOC's lists.
+
+    Raises:
+        FileNotFoundError: the folder is not a VOC folder, or lacks lists or masks.
+        ValueError: a list is malformed, or the data is the VOC of another year.
+    """
+    check_voc_folder(root, _VOC_TREE)
     needed = [root / VOC_LISTS / "train.txt", root / VOC_LISTS / "val.txt", root / "SegmentationClass"]
     absent = [str(path) for path in needed if not path.exists()]
     if absent:
@@ -66,7 +71,7 @@ def open_voc(root: Path) -> VocFolder:
 
 
 def read_ids(path: Path) -> list[str]:
-    """Read a list of image ids, one a line; ValueError if a line holds more, or there is none."""
+    """Read a list with one image id a line; ValueError if a line has more than one, or the list is empty."""
     ids = []
     text = path.read_text(encoding="utf-8", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
@@ -84,7 +89,7 @@ def read_ids(path: Path) -> list[str]:
 def save_class_mask(mask: Tensor, path: Path) -> None:
     """Write class ids, ``(H, W)`` uint8, as a PNG in VOC's colours."""
     image = Image.fromarray(mask.numpy())
-    # The bits of an id, three by three from the lowest, are the highest bits of its red, green and blue.
+    # VOC's palette: each group of three bits of an id, from the lowest, sets the next highest bit of R, G and B.
     colours = [
         sum(((value >> (3 * place + channel)) & 1) << (7 - place) for place in range(3))
         for value in range(256)

@@ -1,4 +1,4 @@
-"""Episodes: sampled from the labelled images, made into tensors and batches, and listed in manifests."""
+"""Episodes: their sampling, their tensors and batches, and the manifests that list them."""
 
 from dpcn_modules.data.episodes.batches import EpisodeSampler, collate_episodes
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform, View, target_mask

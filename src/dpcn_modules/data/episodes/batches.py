@@ -1,4 +1,4 @@
-"""Which episodes an epoch has, and how they become a batch."""
+"""The episodes of an epoch, and how they are collated into a batch."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,18 @@ from dpcn_modules.data.episodes.dataset import Episode, View
 
 
 class EpisodeSampler(Sampler[int]):
-    """The items of one epoch, or one rank's share of them.
+    """The dataset items of one epoch, or one rank's share of them.
 
     Args:
         episodes: number of episodes in an epoch.
-        rank: this process, from 0.
+        rank: index of this process, from 0.
         ranks: number of processes; each takes every ``ranks``-th episode.
-        epoch: the first one.
-        done: how many episodes of that epoch all ranks did together before a training was cut off; they are left out.
+        epoch: the first epoch.
+        done: number of episodes of that epoch that all ranks together finished before training was interrupted; they
+            are skipped.
+
+    Raises:
+        ValueError: ``episodes`` is not positive, or ``rank`` is not from 0 to ``ranks - 1``.
 
     Example:
         >>> sampler = EpisodeSampler(5, rank=1, ranks=2)
@@ -52,10 +56,10 @@ class EpisodeSampler(Sampler[int]):
 
 
 def collate_episodes(batch: list[Episode]) -> Episode:
-    """Make a batch: tensors are stacked, query masks first padded at the bottom and right with 255.
+    """Collate episodes into a batch; query masks are padded at the bottom and right with 255.
 
     Args:
-        batch: B episodes of one K and S.
+        batch: B episodes with the same K and S.
 
     Returns:
         One `Episode` whose tensors have the first axis B.

@@ -1,4 +1,4 @@
-"""Episodes as tensors, from (seed, epoch, index) alone."""
+"""Episodes as tensors; each depends on (seed, epoch, index) only."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, get_args
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dpcn_modules._checks import VOID, check_choice
+from dpcn_modules._checks import VOID, check_choice, check_integer
 from dpcn_modules.data.boxes import Annotation, annotate
 from dpcn_modules.data.episodes.sampling import EpisodeSpec, Sampling, check_enough, check_images, sample_episode
 from dpcn_modules.data.source import ImageSource
@@ -17,7 +17,7 @@ Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class View(NamedTuple):
-    """The images of an episode as the network sees them at one size.
+    """The images of an episode at one size, as the network gets them.
 
     Attributes:
         query_image: ``(3, S, S)`` float32, normalised.
@@ -31,7 +31,7 @@ class View(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """A support set and a query of one class; collated, a batch of them with a first axis B.
+    """A support set and a query of one class, or a collated batch of them with a first axis B.
 
     Attributes:
         query_image: ``(3, S, S)`` float32, normalised.
@@ -41,10 +41,10 @@ class Episode(NamedTuple):
         support_masks: ``(K, S, S)`` int64 in {0, 1, 255}.
         query_size: ``(2,)`` int64, height and width of ``query_mask`` before the padding.
         class_id: the value stored in the masks; in a batch ``(B,)`` int64.
-        index: which episode; in a batch ``(B,)`` int64.
-        query_name: finds the image again; in a batch, B of them.
-        support_names: K of them; in a batch, B times K.
-        views: the same images at further sizes, for a test at several.
+        index: index of the episode; in a batch ``(B,)`` int64.
+        query_name: name of the query image; in a batch, B names.
+        support_names: K names; in a batch, B tuples of K names.
+        views: the same images at further sizes, for multi-scale tests.
     """
 
     query_image: Tensor
@@ -53,35 +53,36 @@ class Episode(NamedTuple):
     support_masks: Tensor
     query_size: Tensor
     class_id: int | Tensor
-    index: int | Tensor  # type: ignore[assignment]  # hides tuple.index, which an episode has no use for
+    index: int | Tensor  # type: ignore[assignment]  # hides tuple.index on purpose
     query_name: str | tuple[str, ...]
     support_names: tuple[str, ...] | tuple[tuple[str, ...], ...]
     views: tuple[View, ...] = ()
 
 
 class EpisodeDataset(Dataset[Episode]):
-    """The episodes of a run, each made from ``(seed, epoch, index)`` alone.
+    """The episodes of a run; each depends on ``(seed, epoch, index)`` only.
 
-    The item ``epoch * episodes + index`` (of an `EpisodeSampler`) is an episode of that epoch: the images sampled and
-    every random choice of the transform follow from the seed, so that workers, ranks and a resume change nothing.
+    The item ``epoch * episodes + index`` is an episode of that epoch (see `EpisodeSampler`). The sampled images and the
+    random choices of the transform follow from the seed, so they do not depend on workers, ranks or resuming.
 
     Args:
         source: the labelled images.
         shot: number of supports, K.
         episodes: number of episodes in an epoch.
-        seed: of the whole run, 0 or more.
-        transform: image uint8 ``(3, H, W)`` and mask of the target uint8 ``(H, W)`` in {0, 1, 255} to
-            float32 ``(3, S, S)`` and int64 ``(S, S)``; its random numbers come from torch's global generator.
+        seed: seed of the whole run, 0 or more.
+        transform: maps an image ``(3, H, W)`` uint8 and its target mask ``(H, W)`` uint8 in {0, 1, 255} to
+            ``(3, S, S)`` float32 and ``(S, S)`` int64; its random numbers come from torch's global generator.
         sampling: "class" or "image", see `sample_episode`.
-        original_query_mask: give the query's mask at its own size (testing) instead of transformed.
-        annotation: of the supports: "mask", "box" or "class_box", see `filled_boxes`. Boxes are drawn before the
-            transform, which crops by them; the query stays as it is.
-        further_transforms: like ``transform``, each for one of an episode's ``views``.
-        specs: the episodes to use instead of sampling, one for each episode (`read_manifest`).
+        original_query_mask: keep the query's mask at its own size (for tests) instead of transforming it.
+        annotation: annotation of the supports: "mask", "box" or "class_box", see `filled_boxes`. Boxes are filled
+            before the transform; the query keeps its mask.
+        further_transforms: like ``transform``; each makes one of an episode's ``views``.
+        specs: fixed episodes to use instead of sampling, one for each episode (see `read_manifest`).
 
     Raises:
-        ValueError: there are no images, a class has fewer than ``shot + 1``, or there are fewer ``specs`` than
-            ``episodes``.
+        TypeError: ``shot``, ``episodes`` or ``seed`` is not a whole number.
+        ValueError: a setting is out of range, there are no images, a class has fewer than ``shot + 1``, or there are
+            fewer ``specs`` than ``episodes``.
     """
 
     def __init__(
@@ -98,11 +99,11 @@ class EpisodeDataset(Dataset[Episode]):
         further_transforms: Sequence[Transform] = (),
         specs: Sequence[EpisodeSpec] | None = None,
     ) -> None:
-        check_choice("sampling", sampling, ("class", "image"))
+        check_choice("sampling", sampling, get_args(Sampling))
         check_choice("annotation", annotation, get_args(Annotation))
-        for name, value, lowest in (("shot", shot, 1), ("episodes", episodes, 1), ("seed", seed, 0)):
-            if value < lowest:
-                raise ValueError(f"``{name}``: expected at least {lowest}, got {value}.")
+        check_integer("shot", shot)
+        check_integer("episodes", episodes)
+        check_integer("seed", seed, lowest=0)
         check_images(source)
         check_enough(source, sorted(source.class_names), shot)
         self.source = source
@@ -116,18 +117,21 @@ class EpisodeDataset(Dataset[Episode]):
         self.further_transforms = further_transforms
         self.specs = specs
         if specs is not None and len(specs) < episodes:
-            raise ValueError(f"``specs``: expected one for each of {episodes} episodes, got {len(specs)}.")
+            raise ValueError(
+                f"``specs``: expected one for each of {episodes} episodes, got {len(specs)}; lower ``episodes``."
+            )
 
     def __len__(self) -> int:
         """Number of episodes in an epoch."""
         return self.episodes
 
     def __iter__(self) -> Iterator[Episode]:
-        """The episodes of epoch 0; without this Python would count on into the next epochs for ever."""
+        """The episodes of epoch 0."""
+        # Without this method, Python would iterate over the items of all epochs without end.
         return (self[index] for index in range(self.episodes))
 
     def spec(self, item: int) -> EpisodeSpec:
-        """What is sampled for an item, without reading an image."""
+        """The class and image ids of an item; no image is read."""
         epoch, index = self._place(item)
         if self.specs is not None:
             return self.specs[index]
@@ -141,15 +145,15 @@ class EpisodeDataset(Dataset[Episode]):
         class_id, query, supports = self.spec(item)
         sequence = np.random.SeedSequence((self.seed, epoch, index), spawn_key=(1,))
         with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would seed the accelerators too, and so change the training that calls this.
+            # torch.manual_seed would also seed the accelerators, and so change the training that calls this.
             torch.default_generator.manual_seed(int(sequence.generate_state(1)[0]))
-            query_seen, original = self._load(query, class_id)
-            seen = [self._load(support, class_id, self.annotation)[0] for support in supports]
+            query_pairs, original = self._load(query, class_id)
+            support_pairs = [self._load(support, class_id, self.annotation)[0] for support in supports]
         first, *views = (
             View(image, torch.stack([image for image, _ in shots]), torch.stack([mask for _, mask in shots]))
-            for (image, _), *shots in zip(query_seen, *seen, strict=True)
+            for (image, _), *shots in zip(query_pairs, *support_pairs, strict=True)
         )
-        query_mask = original if self.original_query_mask else query_seen[0][1]
+        query_mask = original if self.original_query_mask else query_pairs[0][1]
         return Episode(
             query_image=first.query_image,
             query_mask=query_mask,
@@ -171,7 +175,7 @@ class EpisodeDataset(Dataset[Episode]):
     def _load(
         self, image_id: int, class_id: int, annotation: Annotation = "mask"
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """The image and target of every transform, and the target at its own size."""
+        """The image and target mask from every transform, and the target mask at its own size."""
         image, mask = self.source.load(image_id)
         target = target_mask(mask, class_id)
         annotated = annotate(target, annotation)
@@ -180,11 +184,11 @@ class EpisodeDataset(Dataset[Episode]):
 
 
 def target_mask(mask: Tensor, class_id: int) -> Tensor:
-    """Of a mask of class ids, the target 1, everything else 0, void 255.
+    """Convert a mask of class ids to target 1, background 0 and void 255.
 
     Args:
         mask: ``(H, W)``, integers.
-        class_id: the target.
+        class_id: the target class.
 
     Returns:
         ``(H, W)``, uint8 in {0, 1, 255}.

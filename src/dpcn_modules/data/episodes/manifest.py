@@ -1,4 +1,4 @@
-"""The episodes of a test as a file: which query and which supports, by name, so that anybody can repeat them."""
+"""Manifests: files that list the queries and supports of a test by name, so that others can repeat it."""
 
 import hashlib
 import json
@@ -7,18 +7,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpcn_modules._checks import some
 from dpcn_modules.data.episodes.dataset import EpisodeDataset, EpisodeSpec
 from dpcn_modules.data.source import ImageSource
 
 _FORMAT = "dpcn_modules episodes, version 1"
-_SHOWN = 3
 
 
 def manifest_lines(dataset: EpisodeDataset) -> Iterator[str]:
-    """Write the episodes of a data set as JSON lines: a head that says of what they are, then one line each.
+    """Write the episodes of a data set as JSON lines: a header with the settings, then one line per episode.
 
     Args:
-        dataset: the test's episodes; no image is read.
+        dataset: the episodes of the test; no image is read.
+
+    Returns:
+        The lines, without newlines.
     """
     source = dataset.source
     classes = {str(class_id): name for class_id, name in source.class_names.items()}
@@ -31,9 +34,9 @@ def manifest_lines(dataset: EpisodeDataset) -> Iterator[str]:
 
 
 def manifest_hash(lines: Iterable[str]) -> str:
-    """Twelve hexadecimal digits of the episodes; two manifests of one hash have the same ones.
+    """Twelve hexadecimal digits that identify the episodes of a manifest.
 
-    The head does not count: the same images can lie in differently named lists.
+    The header is left out, because the same images may come from lists with different names.
     """
     digest = hashlib.sha256()
     for line in list(lines)[1:]:
@@ -42,7 +45,7 @@ def manifest_hash(lines: Iterable[str]) -> str:
 
 
 def read_manifest(path: str | Path, source: ImageSource, *, shot: int) -> list[EpisodeSpec]:
-    """Read episodes, and find their images again.
+    """Read episodes from a manifest and look up their images by name.
 
     Args:
         path: a file that ``dpcn episodes`` wrote.
@@ -54,8 +57,8 @@ def read_manifest(path: str | Path, source: ImageSource, *, shot: int) -> list[E
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no manifest, of another number of shots or other classes, or names images that the data
-            does not have or in which the class is not there; the first differences are named.
+        ValueError: the file is not a manifest, has another number of shots or other classes, or names images that
+            the data does not have or that do not show the class; the message lists the first differences.
     """
     head, rows = _parse(Path(path))
     classes = {int(class_id): name for class_id, name in head["classes"].items()}
@@ -63,35 +66,30 @@ def read_manifest(path: str | Path, source: ImageSource, *, shot: int) -> list[E
         raise ValueError(f"{path}: expected episodes of ``shot`` {shot}, got {head['shot']}-shot ones; set shot to it.")
     images = {image_id: source.image_name(image_id) for image_id in source.images}
     by_name = {name: image_id for image_id, name in images.items()}
-    repeated = [name for name, count in Counter(images.values()).items() if count > 1]
-    faults = (
-        [] if classes == dict(source.class_names) else [f"classes {classes} there, {dict(source.class_names)} here"]
-    )
-    faults += [f"two images named {name} here" for name in repeated[:_SHOWN]]
+    faults = [f"two images named {name} here" for name, count in Counter(images.values()).items() if count > 1]
+    if classes != dict(source.class_names):
+        faults.insert(0, f"classes {classes} there, {dict(source.class_names)} here")
     specs = []
     for number, row in enumerate(rows, start=2):
-        names = [row["query"], *row["supports"]]
-        found = [by_name.get(name) for name in names]
-        lacking = [
-            name
-            for name, image_id in zip(names, found, strict=True)
-            if image_id is None or row["class"] not in source.classes_of(image_id)
-        ]
-        faults += [f"line {number}: {name} with class {row['class']}" for name in lacking]
-        if not lacking:
-            query, *supports = (image_id for image_id in found if image_id is not None)
-            specs.append(EpisodeSpec(row["class"], query, tuple(supports)))
+        found: list[int] = []
+        for name in (row["query"], *row["supports"]):
+            image_id = by_name.get(name)
+            if image_id is None or row["class"] not in source.classes_of(image_id):
+                faults.append(f"line {number}: {name} with class {row['class']}")
+            else:
+                found.append(image_id)
+        if found:
+            specs.append(EpisodeSpec(row["class"], found[0], tuple(found[1:])))
     if faults:
-        more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise ValueError(
-            f"{path}: expected episodes of {source.name}, got those of {head['data']}; not here: "
-            f"{'; '.join(faults[:_SHOWN])}{more}. Give the data that the manifest was written for."
+            f"{path}: expected episodes of {source.name}, got those of {head['data']}; not here: {some(faults, 3)}. "
+            f"Give the data that the manifest was written for."
         )
     return specs
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
-    """The head and the episodes of a file."""
+    """The header and the episodes of a file."""
     if not path.is_file():
         raise FileNotFoundError(f"``episodes``: no file {path}; `dpcn episodes` writes one.")
     try:
@@ -102,7 +100,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
             raise ValueError("an episode without class, query or all its supports")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: expected a whole file that `dpcn episodes` wrote ({_FORMAT}), got another or a part of one "
-            f"({error})."
+            f"{path}: expected a complete file that `dpcn episodes` wrote ({_FORMAT}), got another or a part of one "
+            f"({error}); write it again."
         ) from error
     return head, rows

@@ -1,7 +1,7 @@
-"""Which images an episode has, from (seed, epoch, index) alone."""
+"""Sampling of episodes; the result depends on (seed, epoch, index) only."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -12,7 +12,7 @@ Sampling = Literal["class", "image"]
 
 
 class EpisodeSpec(NamedTuple):
-    """What was sampled, before any image is read: ids of an `ImageSource`."""
+    """The class and the image ids of an episode, as sampled from an `ImageSource`."""
 
     class_id: int
     query: int
@@ -24,22 +24,21 @@ def sample_episode(
 ) -> EpisodeSpec:
     """Sample the class, the query and the supports of an episode.
 
-    The result depends on nothing but the arguments. Supports are sampled without replacement, and the query
-    is never among them.
+    The result depends on the arguments only. Supports are sampled without replacement and never include the query.
 
     Args:
         source: the labelled images.
         shot: number of supports, K.
-        seed: of the whole run, 0 or more.
+        seed: seed of the whole run, 0 or more.
         epoch: 0 or more.
-        index: which episode of the epoch.
+        index: the index of the episode in its epoch.
         sampling: "class" samples the class uniformly, then the query among the images in which it counts (HSNet,
-            CANet). "image" samples the query uniformly, then the class among all in it, tiny ones too (PFENet).
+            CANet). "image" samples the query uniformly, then one of its classes, whatever their area (PFENet).
 
     Raises:
         ValueError: the class has too few images, or ``sampling`` is unknown.
     """
-    check_choice("sampling", sampling, ("class", "image"))
+    check_choice("sampling", sampling, get_args(Sampling))
     check_images(source)
     rng = np.random.default_rng((seed, epoch, index))
     if sampling == "class":
@@ -51,7 +50,7 @@ def sample_episode(
         class_id = _pick(rng, source.classes_of(query))
         check_enough(source, [class_id], shot)
     pool = source.images_of(class_id)
-    # One more than needed, so that the query can be left out without a list of all the others.
+    # One more than needed, so that the query can be left out.
     chosen = [pool[i] for i in rng.choice(len(pool), size=shot + 1, replace=False)]
     return EpisodeSpec(class_id, query, tuple(image_id for image_id in chosen if image_id != query)[:shot])
 
@@ -61,16 +60,16 @@ def _pick(rng: np.random.Generator, choices: Sequence[int]) -> int:
 
 
 def check_images(source: ImageSource) -> None:
-    """Raise ValueError unless there is an image to sample."""
+    """Raise ValueError if a source has no images."""
     if len(source.images) == 0:
         raise ValueError(
-            f"{source.name}: no image holds one of its classes ({', '.join(source.class_names.values())}) "
+            f"{source.name}: no image has one of its classes ({', '.join(source.class_names.values())}) "
             f"at sufficient size; choose another list or fold, or lower ``min_area``."
         )
 
 
 def check_enough(source: ImageSource, class_ids: Sequence[int], shot: int) -> None:
-    """Raise ValueError unless each of the classes counts in shot + 1 images."""
+    """Raise ValueError unless each of the classes has shot + 1 images."""
     counts = {class_id: len(source.images_of(class_id)) for class_id in class_ids}
     few = [class_id for class_id, count in counts.items() if count < shot + 1]
     if few:
@@ -78,5 +77,5 @@ def check_enough(source: ImageSource, class_ids: Sequence[int], shot: int) -> No
         raise ValueError(
             f"{source.name}: a {shot}-shot episode needs {shot + 1} images of its class, and these classes "
             f"have fewer: {listed}. Add images, lower ``shot`` or ``min_area``, or leave these classes out: "
-            f"the argument ``classes`` of the data set names those to keep, of both splits."
+            f"the argument ``classes`` of the data set lists the classes to keep."
         )
