@@ -142,7 +142,7 @@ def write_classes(root, count):
 def test_classes_of_fss1000_are_held_out_by_a_text_file(here, capsys):
     write_classes(here / "fewshot_data", 6)
     config = [f"--config={CONFIGS / 'fss1000.yaml'}", f"{SOURCE}.root=fewshot_data", *SMALL[3:], "--data.size=33"]
-    config += ["--model.network=dpcn_small", "--model.overrides={}", "--trainer.accelerator=cpu"]
+    config += ["--model.network=dpcn_small", "--model.overrides.weights=null", "--trainer.accelerator=cpu"]
     held_out = f"{SOURCE}.test_classes=held_out.txt"
     assert main(["fit", *config, held_out]) == 0
     checkpoint = here / "runs" / "dpcn" / "version_0" / "checkpoints" / "last.ckpt"

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from dpcn_modules import __version__
+from dpcn_modules.cli import fit as cli_fit
 from dpcn_modules.cli.main import main
-from dpcn_modules.models import build_model, load_model
+from dpcn_modules.models import CANetSettings, DPCNSettings, PANetSettings, PFENetSettings, build_model, load_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
 TINY = [
@@ -43,7 +45,7 @@ def test_fit_then_test_prints_classes_means_and_protocol(here, capsys):
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert (run / "metrics.csv").is_file()
     assert list(run.glob("events.out.tfevents*"))
-    assert load_model(run / "checkpoints" / "last.ckpt").config == {"name": "dpcn_small"}
+    assert load_model(run / "checkpoints" / "last.ckpt").name == "dpcn_small"
 
     last = run / "checkpoints" / "last.ckpt"
     assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, f"--ckpt_path={last}"]) == 0
@@ -139,7 +141,7 @@ def test_a_checkpoint_of_another_network_is_refused(here, capsys):
     state = {f"model.{name}": value for name, value in other.state_dict().items()}
     torch.save({"network": other.name, "settings": dataclasses.asdict(other.settings), "state_dict": state}, "other.ckpt")
     assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, "--ckpt_path=other.ckpt"]) == 2
-    assert "kernel_size: 3 there, None here" in capsys.readouterr().err
+    assert "kernel_size: 3 there, 5 here" in capsys.readouterr().err
 
 
 def test_a_test_without_checkpoint_says_what_to_give(here, capsys):
@@ -168,7 +170,7 @@ def test_a_host_starts_from_published_weights_and_trains_its_adapter_alone(here)
     ("arguments", "message"),
     [
         (["--model.network=dpcn_small", "--model.published=x.pth"], "``published``: expected a network with released"),
-        (["--model.network=canet_small", "--model.train=adapter"], "without; add_dcm(host network) adapters one in"),
+        (["--model.network=canet_small", "--model.train=adapter"], "without; add_dcm(host) adds one"),
         (["--model.network=canet_small", "--model.published=gone.pth"], "no file gone.pth"),
     ],
 )
@@ -177,8 +179,90 @@ def test_published_weights_and_the_adapter_need_a_host(here, capsys, arguments, 
     assert message in capsys.readouterr().err
 
 
+def test_a_second_config_overrides_field_by_field(here, monkeypatch):
+    """A dictionary of settings of our own lost `weights` here, since the later file replaced it as a whole."""
+    seen = []
+
+    def stop(cli):
+        seen.append(cli.config.fit)
+        raise SystemExit
+
+    monkeypatch.setattr(cli_fit.ConfigCLI, "instantiate_classes", stop)
+    first = {"weights": "imagenet", "rates": [2, 4]}
+    source = {"class_path": "dpcn_modules.data.Shapes", "init_args": {"fold": 1, "images_per_class": 20}}
+    Path("first.yaml").write_text(
+        yaml.safe_dump({"model": {"network": "dpcn_resnet50", "overrides": first}, "data": {"source": source, "size": 65}})
+    )
+    Path("second.yaml").write_text(
+        yaml.safe_dump(
+            {"model": {"overrides": {"kernel_size": 3}}, "data": {"source": {"init_args": {"fold": 2}}, "shot": 5}}
+        )
+    )
+    with pytest.raises(SystemExit):
+        cli_fit.run("fit", ["--config=first.yaml", "--config=second.yaml", "--model.overrides.channels=64"])
+    model, data = seen[0].model, seen[0].data
+    overrides = {name: value for name, value in vars(model.overrides).items() if value is not None}
+    assert overrides == {**first, "kernel_size": 3, "channels": 64}
+    assert (model.network, data.size, data.shot) == ("dpcn_resnet50", 65, 5)
+    assert (data.source.init_args.fold, data.source.init_args.images_per_class) == (2, 20)
+
+
+def test_every_setting_of_every_network_is_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    printed = capsys.readouterr().out
+    for kind in (DPCNSettings, PFENetSettings, CANetSettings, PANetSettings):
+        for field in dataclasses.fields(kind):
+            assert f"--model.overrides.{field.name} " in printed
+    assert "S of DCM, odd (Table 4)" in printed
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--model.overrides.kernel_size=5.0", "model.overrides.kernel_size"),
+        ("--model.overrides.kernel_size=x", "model.overrides.kernel_size"),
+        ("--model.overrides.kernel_size=4", "``kernel_size``: expected a positive odd number"),
+        ("--model.overrides.channels=0", "``channels``: expected at least 1, got 0"),
+        ("--model.overrides.backbone=smal", "Did you mean 'small'"),
+        ("--model.overrides.kernelsize=5", "Did you mean 'kernel_size'"),
+        ("--model.overrides.scale=5", "overrides of dpcn_small"),
+        ("--data.batchsize=3", "Did you mean 'batch_size'"),
+        ("--data.source.init_args.imagesize=3", "Did you mean 'image_size'"),
+        ("--modle.lr=3", "Did you mean 'model'"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_nearest(here, capsys, argument, message):
+    assert fit(argument) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("dpcn: error:") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {batchsize: 3}", "Did you mean 'batch_size'"),
+        ("data.batchsize: 3", "Did you mean 'batch_size'"),
+        ("trainer: {max_epoch: 3}", "Did you mean 'max_epochs'"),
+        ("last: {every_n_train_step: 3}", "Did you mean 'every_n_train_steps'"),
+        ("modle: {lr: 3}", "Did you mean 'model'"),
+        ("- 1", "Unexpected config"),
+        ("a: [", "Problems parsing config"),
+        (None, "File does not exist"),
+    ],
+)
+def test_what_is_no_config_is_refused_by_every_command(here, capsys, text, message):
+    if text is not None:
+        Path("odd.yaml").write_text(text)
+    for command in ("fit", "test", "episodes"):
+        more = ["--output=x"] if command == "episodes" else []
+        assert main([command, f"--config={CONFIGS / 'shapes.yaml'}", "-c", "odd.yaml", *more]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_missing_data_folder_shows_the_expected_tree(here, capsys):
-    arguments = [f"--config={CONFIGS / 'pascal5i.yaml'}", "--model.overrides={}", "--data.source.init_args.root=gone"]
+    arguments = [f"--config={CONFIGS / 'pascal5i.yaml'}", "--model.overrides.weights=null", "--data.source.init_args.root=gone"]
     assert main(["fit", *arguments, "--trainer.accelerator=cpu"]) == 2
     printed = capsys.readouterr().err
     assert "gone" in printed

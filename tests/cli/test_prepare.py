@@ -118,8 +118,8 @@ def test_force_replaces_what_differs(downloads: Path, capsys: pytest.CaptureFixt
     Image.new("L", (6, 4)).save(other)
     assert run(downloads) == 1
     assert pfenet.read_text() == "v\n"
-    kept = rows(capsys, "kept as it was there (--force replaces it)")
-    assert kept == {"pfenet": f"{pfenet} is another list", "SegmentationClassAug": "1 masks are others: a"}
+    kept = rows(capsys, "kept, although it differs (--force replaces it)")
+    assert kept == {"pfenet": f"{pfenet} is a different list", "SegmentationClassAug": "1 masks differ: a"}
     assert run(downloads, "--force") == 0
     assert pfenet.read_text() == "a\nc\nt\n"
 
@@ -265,8 +265,8 @@ def test_masks_of_coco_are_shown_as_they_are_drawn_on_a_terminal(
     ("arguments", "message"),
     [
         (["--year", "2017"], "there is no annotation file .*instances_train2017.json.*no folder of images"),
-        (["--annotations", "annotations/instances_val2014.json"], "``--annotations`` and ``--images`` go together"),
-        (["--images", "val2014"], "``--annotations`` and ``--images`` go together"),
+        (["--annotations", "annotations/instances_val2014.json"], "``--annotations`` and ``--images`` belong together"),
+        (["--images", "val2014"], "``--annotations`` and ``--images`` belong together"),
         (["--annotations", "val2014.zip", "--images", "val2014"], "there is no annotation file .*val2014.zip"),
         (["--cache", "none"], "``--cache``: expected a folder, got 'none'"),
         (
@@ -292,7 +292,7 @@ def test_coco_file_that_cannot_be_drawn_is_one_error_and_the_status_is_2(
     annotations = coco / "annotations" / "instances_val2014.json"
     if cut == "annotations":
         annotations.write_text(annotations.read_text()[:-5], encoding="utf-8")
-        message = "instances_val2014.json: is not a json file .* it may be cut: fetch it again"
+        message = "instances_val2014.json: is not a json file .* it may be truncated: fetch it again"
     elif cut == "images":
         for folder in ("train2014", "val2014"):
             next((coco / folder).iterdir()).unlink()

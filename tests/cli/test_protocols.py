@@ -3,14 +3,14 @@
 import pytest
 
 from dpcn_modules.cli.main import main
-from dpcn_modules.cli.protocols import expand
+from dpcn_modules.cli.fit import expand_protocol
 from dpcn_modules.data import Shapes
 from dpcn_modules.evaluation import PROTOCOLS
 from dpcn_modules.training import EpisodeDataModule
 
 
 def test_the_field_s_episodes_and_seeds():
-    facts = {name: (each.episodes, each.seeds, each.draw, each.target) for name, each in PROTOCOLS.items()}
+    facts = {name: (each.episodes, each.seeds, each.sampling, each.target) for name, each in PROTOCOLS.items()}
     assert facts["pfenet"] == (5000, (321,), "image", "original")
     assert facts["pfenet_coco"][0] == 20000
     assert facts["hsnet"][:3] == (1000, (0,), "class")
@@ -36,11 +36,11 @@ def test_every_protocol_has_an_id_of_its_own():
 
 
 def test_what_stands_after_the_name_overrides_it():
-    arguments = expand("test", ["--config=a.yaml", "--protocol", "panet", "--data.size=65"])
+    arguments = expand_protocol("test", ["--config=a.yaml", "--protocol", "panet", "--data.size=65"])
     assert arguments[0] == "--config=a.yaml"
     assert arguments.index("--data.size=417") < arguments.index("--data.size=65")
     assert "--seeds=[1234, 1235, 1236, 1237, 1238]" in arguments
-    assert not any(argument.startswith("--seeds") for argument in expand("fit", ["--protocol=panet"]))
+    assert not any(argument.startswith("--seeds") for argument in expand_protocol("fit", ["--protocol=panet"]))
 
 
 @pytest.mark.parametrize("arguments", [["--protocol", "hsne"], ["--protocol=hsne"], ["--protocol"]])

@@ -13,7 +13,7 @@ VALUES = {".": 0, "#": 1, "?": 255}
 
 
 def drawn(*rows: str) -> Tensor:
-    """A mask from its image: . background, # foreground, ? void."""
+    """A mask from its drawing: . background, # foreground, ? void."""
     return torch.tensor([[VALUES[value] for value in row] for row in rows], dtype=torch.uint8)
 
 

@@ -42,18 +42,18 @@ def test_train_transform_gives_square_float_image_and_int_mask(size: tuple[int, 
 
 
 def test_train_transform_does_nothing_but_normalise_when_all_is_switched_off() -> None:
-    image, target = noise(40, 40), square(40, 40, 5, 9, 12)
-    image, mask = TrainTransform(size=40, **STILL)(image, target)
+    original, target = noise(40, 40), square(40, 40, 5, 9, 12)
+    image, mask = TrainTransform(size=40, **STILL)(original, target)
     mean, std = (torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
-    torch.testing.assert_close(image, (image / 255 - mean) / std)
+    torch.testing.assert_close(image, (original / 255 - mean) / std)
     assert torch.equal(mask, target.to(torch.int64))
 
 
 def test_train_transform_leaves_its_inputs_alone() -> None:
-    image, target = noise(40, 50), square(40, 50, 5, 9, 12)
-    kept = image.clone(), target.clone()
-    TrainTransform(size=32)(image, target)
-    assert torch.equal(image, kept[0])
+    original, target = noise(40, 50), square(40, 50, 5, 9, 12)
+    kept = original.clone(), target.clone()
+    TrainTransform(size=32)(original, target)
+    assert torch.equal(original, kept[0])
     assert torch.equal(target, kept[1])
 
 
@@ -81,11 +81,11 @@ def test_rotation_pads_image_with_mean_colour_and_mask_with_void() -> None:
     white = torch.full((3, 80, 80), 255, dtype=torch.uint8)
     transform = TrainTransform(size=80, **{**STILL, "rotation_p": 1.0})
     image, mask = transform(white, torch.zeros(80, 80, dtype=torch.uint8))
-    image = denormalise(image)
+    restored = denormalise(image)
     assert mask[0, 0] == 255
-    assert torch.equal(image[:, 0, 0], MEAN_COLOUR)
+    assert torch.equal(restored[:, 0, 0], MEAN_COLOUR)
     assert mask[40, 40] == 0
-    assert torch.equal(image[:, 40, 40], white[:, 40, 40])
+    assert torch.equal(restored[:, 40, 40], white[:, 40, 40])
 
 
 def test_rotation_stays_within_its_degrees() -> None:
@@ -105,27 +105,27 @@ def test_rotation_stays_within_its_degrees() -> None:
 
 
 def test_blur_touches_the_image_only() -> None:
-    image, target = noise(40, 40), square(40, 40, 5, 9, 12)
-    image, mask = TrainTransform(size=40, **{**STILL, "blur_p": 1.0})(image, target)
+    original, target = noise(40, 40), square(40, 40, 5, 9, 12)
+    image, mask = TrainTransform(size=40, **{**STILL, "blur_p": 1.0})(original, target)
     assert torch.equal(mask, target.to(torch.int64))
-    assert denormalise(image).float().std() < 0.5 * image.float().std()
+    assert denormalise(image).float().std() < 0.5 * original.float().std()
 
 
 def test_flip_mirrors_both() -> None:
-    image, target = noise(40, 40), square(40, 40, 5, 9, 12)
-    image, mask = TrainTransform(size=40, **{**STILL, "flip_p": 1.0})(image, target)
-    assert torch.equal(denormalise(image), image.flip(-1))
+    original, target = noise(40, 40), square(40, 40, 5, 9, 12)
+    image, mask = TrainTransform(size=40, **{**STILL, "flip_p": 1.0})(original, target)
+    assert torch.equal(denormalise(image), original.flip(-1))
     assert torch.equal(mask, target.flip(-1).to(torch.int64))
 
 
 def test_crop_pads_smaller_images_on_all_sides() -> None:
-    image, target = noise(10, 21), torch.zeros(10, 21, dtype=torch.uint8)
-    image, mask = TrainTransform(size=30, **STILL)(image, target)
+    original, target = noise(10, 21), torch.zeros(10, 21, dtype=torch.uint8)
+    image, mask = TrainTransform(size=30, **STILL)(original, target)
     inside = torch.zeros(30, 30, dtype=torch.bool)
     inside[10:20, 4:25] = True
     restored = denormalise(image)
     assert torch.equal(mask, torch.where(inside, 0, 255))
-    assert torch.equal(restored[:, 10:20, 4:25], image)
+    assert torch.equal(restored[:, 10:20, 4:25], original)
     assert bool((restored[:, ~inside] == MEAN_COLOUR[:, None]).all())
 
 
@@ -158,15 +158,15 @@ def test_crop_takes_the_fullest_draw_when_the_target_is_larger_than_the_crop() -
 
 
 def test_train_transform_draws_from_torch_global_generator_only() -> None:
-    image, target = noise(90, 70), square(90, 70, 20, 20, 20)
+    original, target = noise(90, 70), square(90, 70, 20, 20, 20)
     transform = TrainTransform(size=48)
     results = []
     for numpy_seed in (0, 1):
         np.random.seed(numpy_seed)
         torch.manual_seed(5)
-        results.append(transform(image, target))
+        results.append(transform(original, target))
     torch.manual_seed(6)
-    other = transform(image, target)
+    other = transform(original, target)
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
     assert not torch.equal(results[0][0], other[0])
@@ -174,7 +174,7 @@ def test_train_transform_draws_from_torch_global_generator_only() -> None:
 
 def test_train_transform_gives_the_same_bits_for_any_number_of_threads() -> None:
     """Loader workers run with one thread, the main process with several."""
-    image, target = noise(375, 500), square(375, 500, 100, 100, 99)
+    original, target = noise(375, 500), square(375, 500, 100, 100, 99)
     transform = TrainTransform(size=321, rotation_p=1.0, blur_p=1.0)
     before = torch.get_num_threads()
     images = []
@@ -182,7 +182,7 @@ def test_train_transform_gives_the_same_bits_for_any_number_of_threads() -> None
         try:
             torch.set_num_threads(threads)
             torch.manual_seed(0)
-            images.append(transform(image, target)[0])
+            images.append(transform(original, target)[0])
         finally:
             torch.set_num_threads(before)
     assert torch.equal(images[0], images[1])
@@ -190,8 +190,8 @@ def test_train_transform_gives_the_same_bits_for_any_number_of_threads() -> None
 
 @pytest.mark.parametrize(("height", "width"), [(20, 40), (40, 20), (30, 30), (300, 7)])
 def test_test_transform_keeps_aspect_and_lies_top_left(height: int, width: int) -> None:
-    image = torch.full((3, height, width), 255, dtype=torch.uint8)
-    image, mask = TestTransform(size=60)(image, torch.ones(height, width, dtype=torch.uint8))
+    original = torch.full((3, height, width), 255, dtype=torch.uint8)
+    image, mask = TestTransform(size=60)(original, torch.ones(height, width, dtype=torch.uint8))
     scale = 60 / max(height, width)
     inside = torch.zeros(60, 60, dtype=torch.bool)
     inside[: round(scale * height), : round(scale * width)] = True
@@ -203,20 +203,20 @@ def test_test_transform_keeps_aspect_and_lies_top_left(height: int, width: int) 
 
 def test_test_transform_is_the_same_every_time() -> None:
     transform = pickle.loads(pickle.dumps(TestTransform(size=50)))
-    image, target = noise(70, 90), square(70, 90, 10, 10, 30)
+    original, target = noise(70, 90), square(70, 90, 10, 10, 30)
     torch.manual_seed(0)
-    first = transform(image, target)
+    first = transform(original, target)
     torch.manual_seed(1)
-    second = transform(image, target)
+    second = transform(original, target)
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
 
 
 def test_denormalise_restores_every_value() -> None:
-    image = noise(64, 64)
-    image, _ = TestTransform(size=64)(image, torch.zeros(64, 64, dtype=torch.uint8))
-    assert torch.equal(denormalise(image), image)
-    assert torch.equal(denormalise(torch.stack([image, image])), torch.stack([image, image]))
+    original = noise(64, 64)
+    image, _ = TestTransform(size=64)(original, torch.zeros(64, 64, dtype=torch.uint8))
+    assert torch.equal(denormalise(image), original)
+    assert torch.equal(denormalise(torch.stack([image, image])), torch.stack([original, original]))
 
 
 def test_denormalise_clamps_what_no_image_can_hold() -> None:
@@ -233,9 +233,9 @@ def test_transforms_reject_image_and_mask_of_different_size(
 
 
 def test_transforms_reject_settings_out_of_range() -> None:
-    with pytest.raises(ValueError, match=r"``size``: expected a positive number of pixels, got 0"):
+    with pytest.raises(ValueError, match=r"``size``: expected at least 1, got 0"):
         TrainTransform(size=0)
-    with pytest.raises(ValueError, match=r"``size``: expected a positive number of pixels, got -1"):
+    with pytest.raises(ValueError, match=r"``size``: expected at least 1, got -1"):
         TestTransform(size=-1)
     with pytest.raises(ValueError, match=r"``scale``: expected 0 < lowest <= highest, got \(1\.1, 0\.9\)"):
         TrainTransform(scale=(1.1, 0.9))
@@ -249,7 +249,7 @@ def test_transforms_take_a_real_image(real_data: Path) -> None:
     target = (mask == 12).to(torch.uint8).masked_fill(mask == 255, 255)
     for transform in (TrainTransform(), TestTransform()):
         torch.manual_seed(0)
-        image, labels = transform(image, target)
-        assert image.shape == (3, 473, 473)
+        transformed, labels = transform(image, target)
+        assert transformed.shape == (3, 473, 473)
         share = (labels == 1).sum() / (target == 1).sum()
         assert 0.5 < share < 1.5

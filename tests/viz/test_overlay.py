@@ -78,8 +78,8 @@ def test_overlay_takes_masks_of_any_dtype_and_edits_neither_argument(dtype: torc
         ({"mask": 7 * square()}, ValueError, r"``mask``: expected only the values 0 .* got \[7\]"),
         ({"colour": (0, 0, 256)}, ValueError, r"``colour``: .* from 0 to 255, got \(0, 0, 256\)"),
         ({"colour": (0, 0)}, ValueError, r"``colour``: .* got \(0, 0\)"),
-        ({"alpha": 1.2}, ValueError, "``alpha``: expected an opacity from 0 to 1, got 1.2"),
-        ({"width": 0}, ValueError, "``width``: expected at least 1 pixel, got 0"),
+        ({"alpha": 1.2}, ValueError, "``alpha``: expected 0 to 1, got 1.2"),
+        ({"width": 0}, ValueError, "``width``: expected at least 1, got 0"),
     ],
 )
 def test_overlay_names_what_is_wrong(arguments: dict[str, object], error: type[Exception], text: str) -> None:

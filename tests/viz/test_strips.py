@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dpcn_modules.viz import EpisodeRow, episode_strip
 
-TITLES = ["support", "query", "5x1", "3x3", "1x5", "$M_0$", "$M_r$", "prediction", "target"]
+TITLES = ["support", "query", "5x1", "3x3", "1x5", "$M_0$", "$M_r$", "prediction", "ground truth"]
 
 
 def box(height: int, width: int, left: int) -> Tensor:
@@ -94,11 +94,11 @@ def test_strip_gives_the_iou_without_void_pixels(tmp_path: Path) -> None:
     assert [axis.get_xlabel() for axis in figure.axes[7:-1:9]] == ["IoU 0.33", "IoU 0.33", "IoU 1.00"]
 
 
-def test_masks_of_support_and_truth_have_one_colour_and_predictions_another(one_row) -> None:
+def test_support_and_ground_truth_have_one_colour_and_predictions_another(one_row) -> None:
     panels = shown(one_row)
     blue, orange = torch.tensor([0, 160, 255]), torch.tensor([255, 85, 0])
     assert panels["query"].unique().tolist() == [60]
-    for title, colour, other in (("support", blue, orange), ("target", blue, orange), ("prediction", orange, blue)):
+    for title, colour, other in (("support", blue, orange), ("ground truth", blue, orange), ("prediction", orange, blue)):
         assert (panels[title] == colour).all(-1).any()
         assert not (panels[title] == other).all(-1).any()
 
@@ -106,7 +106,7 @@ def test_masks_of_support_and_truth_have_one_colour_and_predictions_another(one_
 def test_networks_have_a_column_each_with_their_own_iou(tmp_path: Path) -> None:
     rows = [without_maps()._replace(prediction={"baseline": box(40, 32, 8), "DPCN": box(40, 32, 4)})]
     figure = episode_strip(rows, tmp_path / "strip.png")
-    assert titles(figure) == ["support", "query", "baseline", "DPCN", "target"]
+    assert titles(figure) == ["support", "query", "baseline", "DPCN", "ground truth"]
     assert [axis.get_xlabel() for axis in figure.axes] == ["", "", "IoU 0.33", "IoU 1.00", ""]
 
 
@@ -114,7 +114,7 @@ def test_shots_have_a_column_each_and_fewer_shots_leave_columns_empty(tmp_path: 
     image = torch.full((3, 20, 30), 90, dtype=torch.uint8)
     three = without_maps()._replace(support_image=[image] * 3, support_mask=[box(20, 30, left) for left in (2, 8, 15)])
     figure = episode_strip([three, without_maps()], tmp_path / "strip.png")
-    assert titles(figure) == ["support 1", "support 2", "support 3", "query", "prediction", "target"]
+    assert titles(figure) == ["support 1", "support 2", "support 3", "query", "prediction", "ground truth"]
     shots = [torch.tensor(axis.images[0].get_array().data) for axis in figure.axes[:3]]
     assert not torch.equal(shots[0], shots[1])
     assert [[text.get_text() for text in axis.texts] for axis in figure.axes[6:9]] == [[], ["none"], ["none"]]
@@ -141,7 +141,7 @@ def test_label_keeps_its_line_breaks(tmp_path: Path) -> None:
 
 def test_columns_that_no_row_has_are_left_out(tmp_path: Path) -> None:
     figure = episode_strip([without_maps(), without_maps()], tmp_path / "strip.png")
-    assert titles(figure) == ["support", "query", "prediction", "target"]
+    assert titles(figure) == ["support", "query", "prediction", "ground truth"]
     assert len(figure.axes) == 8
 
 

@@ -1,6 +1,7 @@
 """`dpcn fit` and `dpcn test`: Lightning's command line over our task and data."""
 
 import dataclasses
+import inspect
 import re
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dpcn_modules._checks import check_choice, did_you_mean
-from dpcn_modules.data import manifest_hash, manifest_lines
+from dpcn_modules.data import Pascal5i, Shapes, manifest_hash, manifest_lines
 from dpcn_modules.evaluation import PROTOCOLS
 from dpcn_modules.evaluation.results import Result, Run
 from dpcn_modules.models import (
@@ -36,9 +37,8 @@ _SHORT = {
     "--feature_cache": "--model.feature_cache",
 }
 _SETTINGS = (DPCNSettings, PFENetSettings, CANetSettings, PANetSettings)
-_UNKNOWN = re.compile(
-    r"(?:does not accept (?:nested )?(?:key|option)s? |Unrecognized arguments: |Key )['\"]?([\w.\-]+)"
-)
+_UNKNOWN = re.compile(r"(?:unrecognized arguments: -*|[Oo]ption '|[Kk]ey ')([\w.]+)")
+_SECTIONS = ("model", "data", "trainer", "best", "last")
 
 
 def _make_overrides() -> type:
@@ -105,13 +105,15 @@ class HintingParser(LightningArgumentParser):
     """Lightning's parser, which also names the nearest setting where one is misspelt."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Add the hint; ValueError, so that `dpcn` prints it as it prints other errors."""
-        found = _UNKNOWN.search(f"{message} {ex or ''}")
-        hint = ""
-        if found:
-            known = {key.rsplit(".", 1)[-1] for key in self.get_defaults(skip_validation=True)}
-            hint = did_you_mean(found[1].rsplit(".", 1)[-1].lstrip("-"), sorted(known))
-        raise ValueError(f"{message}{hint}") from ex
+        """Add the hint, and raise what `dpcn` prints as it prints other errors."""
+        found = _UNKNOWN.search(message)
+        if found and "Did you mean" not in message:
+            first, *rest = found[1].split(".")
+            takers = (ConfigTask, FewShotTask, EpisodeDataModule, Trainer, ModelCheckpoint, Overrides, Shapes, Pascal5i)
+            known = {"overrides"}.union(*(inspect.signature(each).parameters for each in takers))
+            wrong, candidates = (rest[-1], known) if first in _SECTIONS and rest else (first, _SECTIONS if rest else known)
+            message += did_you_mean(wrong, candidates)
+        raise ValueError(message) from ex
 
 
 class SaveOnTermination(Callback):

@@ -1,31 +1,15 @@
 """Labelled images, and the episodes sampled from them."""
 
 from dpcn_modules.data.boxes import Annotation, filled_boxes
-from dpcn_modules.data.datasets import (
-    COCO_CLASSES,
-    PASCAL_CLASSES,
-    ClassFolders,
-    Coco20i,
-    Pascal5i,
-    Shapes,
-    coco_classes,
-    pascal_classes,
-)
-from dpcn_modules.data.episodes import (
-    Episode,
-    EpisodeDataset,
-    EpisodeSampler,
-    EpisodeSpec,
-    Sampling,
-    Transform,
-    View,
-    collate_episodes,
-    manifest_hash,
-    manifest_lines,
-    read_manifest,
-    sample_episode,
-    target_mask,
-)
+from dpcn_modules.data.datasets.class_folders import ClassFolders
+from dpcn_modules.data.datasets.coco import Coco20i
+from dpcn_modules.data.datasets.folds import COCO_CLASSES, PASCAL_CLASSES, coco_classes, pascal_classes
+from dpcn_modules.data.datasets.pascal import Pascal5i
+from dpcn_modules.data.datasets.shapes import Shapes
+from dpcn_modules.data.episodes.batches import EpisodeSampler, collate_episodes
+from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform, View, target_mask
+from dpcn_modules.data.episodes.manifest import manifest_hash, manifest_lines, read_manifest
+from dpcn_modules.data.episodes.sampling import EpisodeSpec, Sampling, sample_episode
 from dpcn_modules.data.io import ImageLike, as_image, as_mask, binary_mask, check_same_size, load_image, load_mask
 from dpcn_modules.data.source import FoldedData, ImageSource, Split
 from dpcn_modules.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform, TrainTransform, denormalise

@@ -130,7 +130,7 @@ def as_mask(mask: ImageLike, name: str = "mask") -> Tensor:
     if not values.is_floating_point():
         values = values.to(torch.int64)
     highest = 1 if values.is_floating_point() else 255
-    odd = values[(values < 0) | (values > highest) | (values != values.to(torch.int64))].unique().tolist()
+    odd = torch.unique(values[(values < 0) | (values > highest) | (values != values.to(torch.int64))]).tolist()
     if odd:
         rule = "0.0 or 1.0 in a floating-point mask" if highest == 1 else "class ids from 0 to 255"
         raise ValueError(f"``{name}``: expected {rule}, got {some(odd)}; threshold it first: (mask > 0.5).")
@@ -157,7 +157,7 @@ def binary_mask(mask: Tensor, name: str) -> Tensor:
         tensor([[0, 1]], dtype=torch.uint8)
     """
     is_one, is_white = mask == 1, mask == VOID
-    odd = mask[~(is_one | is_white | (mask == 0))].unique().tolist()
+    odd = torch.unique(mask[~(is_one | is_white | (mask == 0))]).tolist()
     if odd:
         raise ValueError(
             f"{name}: expected the mask of one object, with the values 0 (background) and 1 or 255 (foreground; 255 "

@@ -1,32 +1,33 @@
-"""What stands in each column of an episode's row."""
+"""The cells of an episode's row: images with masks, and maps."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from dpcn_modules._checks import check_shapes
+from dpcn_modules._checks import VOID, check_shapes
 from dpcn_modules.viz.overlay import overlay
 
-# Blue and orange stay apart for colour-blind readers too.
-GIVEN = (0, 160, 255)  # masks that people drew
+QUERY, TARGET = "query", "ground truth"
+# Blue and orange can be told apart by colour-blind readers.
+ANNOTATED = (0, 160, 255)
 PREDICTED = (255, 85, 0)
-_SHOWN = 256  # pixels that an image needs so that its outline can be thin
+_LEAST_SIDE = 256  # smaller images are enlarged, so that outlines are thin
 
 
 class EpisodeRow(NamedTuple):
-    """One episode, ready to be shown.
+    """One episode to show.
 
     Attributes:
-        support_image: ``(3, H, W)``, uint8; of several shots, K of them.
-        support_mask: ``(H, W)`` in {0, 1, 255}; of several shots, K of them.
+        support_image: ``(3, H, W)``, uint8; for several shots, a sequence of K.
+        support_mask: ``(H, W)`` in {0, 1, 255}; for several shots, a sequence of K.
         query_image: ``(3, Hi, Wi)``, uint8.
-        prediction: ``(Hi, Wi)`` in {0, 1}; of several networks, by name.
-        truth: ``(Hi, Wi)`` in {0, 1, 255}.
-        activation_maps: one per window, ``(A, h, w)`` in [0, 1]; None for a network without them.
+        prediction: ``(Hi, Wi)`` in {0, 1}; for several networks, a mapping by name.
+        target: the ground truth, ``(Hi, Wi)`` in {0, 1, 255}.
+        activation_maps: ``(A, h, w)`` in [0, 1], one map per window; None for a network without them.
         initial_mask: M0, ``(h, w)`` in [0, 1], or None.
         refined_mask: Mr, ``(h, w)`` in [0, 1], or None.
-        label: stands at the left of the row.
+        label: text at the left of the row.
     """
 
     support_image: Tensor | Sequence[Tensor]
@@ -41,33 +42,20 @@ class EpisodeRow(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """An image ``(3, H, W)`` uint8, or a map ``(h, w)``, and what is written below it."""
+    """An image ``(3, H, W)`` uint8, or a map ``(h, w)``, and the caption below it."""
 
     content: Tensor
     caption: str = ""
 
 
-class Row(NamedTuple):
-    """The cells of an episode by the titles of their columns, in the order of the columns."""
-
-    supports: list[Cell]
-    maps: dict[str, Cell]
-    predictions: dict[str, Cell]
-    query: Cell
-    target: Cell
-
-    def by_title(self, support_titles: Sequence[str]) -> dict[str, Cell]:
-        """All cells; titles of further supports may be left over."""
-        supports = dict(zip(support_titles, self.supports, strict=False))
-        return {**supports, "query": self.query, **self.maps, **self.predictions, "target": self.target}
-
-
-def row_of(episode: EpisodeRow, windows: Sequence[tuple[int, int]]) -> Row:
-    """Paint the masks of an episode on its images, and name its maps.
+def cells_of(
+    episode: EpisodeRow, windows: Sequence[tuple[int, int]], support_columns: Sequence[str]
+) -> dict[str, Cell]:
+    """Column title to cell of an episode, with the networks' predictions under their names.
 
     Raises:
-        ValueError: shapes disagree, there is another number of maps than of windows or of support masks than of
-            support images, no prediction, or one that is called as another column is.
+        ValueError: shapes disagree, the number of maps differs from that of the windows or the number of support masks
+            from that of the support images, or there is no prediction or one with the name of another column.
     """
     images, masks = _listed(episode.support_image), _listed(episode.support_mask)
     if len(images) != len(masks) or not images:
@@ -75,59 +63,57 @@ def row_of(episode: EpisodeRow, windows: Sequence[tuple[int, int]]) -> Row:
             f"``support_mask``: expected one for each support image, got {len(masks)} masks and {len(images)} images."
         )
     predictions = episode.prediction if isinstance(episode.prediction, Mapping) else {"prediction": episode.prediction}
-    maps = _maps(episode, windows)
-    taken = ["query", "target", *maps, *support_titles(len(images))]
-    if not predictions or any(name in taken for name in predictions):
+    columns = [*support_columns, QUERY, *map_columns(windows), TARGET]
+    if not predictions or any(name in columns for name in predictions):
         raise ValueError(
-            f"``prediction``: expected one or several by names other than those of the columns {', '.join(taken)}, got "
-            f"{', '.join(predictions) or 'none'}."
+            f"``prediction``: expected one or several by names other than those of the columns {', '.join(columns)}, "
+            f"got {', '.join(predictions) or 'none'}."
         )
-    return Row(
-        supports=[Cell(_painted(image, mask, GIVEN)) for image, mask in zip(images, masks, strict=True)],
-        query=Cell(_enlarged(episode.query_image)),
-        maps=maps,
-        predictions={
-            name: Cell(_painted(episode.query_image, mask, PREDICTED), f"IoU {iou(mask, episode.target):.2f}")
-            for name, mask in predictions.items()
-        },
-        target=Cell(_painted(episode.query_image, episode.target, GIVEN)),
-    )
+    cells = {
+        title: Cell(_painted(image, mask, ANNOTATED))
+        for title, image, mask in zip(support_columns, images, masks, strict=False)
+    }
+    cells[QUERY] = Cell(_enlarged(episode.query_image))
+    cells |= _maps(episode, windows)
+    for name, mask in predictions.items():
+        cells[name] = Cell(_painted(episode.query_image, mask, PREDICTED), f"IoU {iou(mask, episode.target):.2f}")
+    cells[TARGET] = Cell(_painted(episode.query_image, episode.target, ANNOTATED))
+    return cells
 
 
-def support_titles(shot: int) -> list[str]:
-    """The columns of K supports."""
+def support_columns(rows: Sequence[EpisodeRow]) -> list[str]:
+    """The columns of the supports, as many as the largest episode has."""
+    shot = max(len(_listed(row.support_image)) for row in rows)
     return ["support"] if shot == 1 else [f"support {k}" for k in range(1, shot + 1)]
 
 
-def map_titles(windows: Sequence[tuple[int, int]]) -> list[str]:
+def map_columns(windows: Sequence[tuple[int, int]]) -> list[str]:
     """The columns of the activation maps and the pseudo masks."""
     return [*(f"{height}x{width}" for height, width in windows), "$M_0$", "$M_r$"]
 
 
 def iou(prediction: Tensor, target: Tensor) -> float:
-    """Intersection over union of the foreground, void pixels left out; 1 where there is none in either."""
+    """Intersection over union of the foreground without void pixels; 1 if both are empty."""
     check_shapes(prediction=(prediction, "H W"), target=(target, "H W"))
-    counted = target != 255
-    ours, theirs = (prediction == 1) & counted, target == 1
-    union = int((ours | theirs).sum())
-    return int((ours & theirs).sum()) / union if union else 1.0
+    predicted, annotated = (prediction == 1) & (target != VOID), target == 1
+    union = int((predicted | annotated).sum())
+    return int((predicted & annotated).sum()) / union if union else 1.0
 
 
 def _maps(episode: EpisodeRow, windows: Sequence[tuple[int, int]]) -> dict[str, Cell]:
-    """The maps that an episode has, by title."""
-    *window_titles, initial_title, refined_title = map_titles(windows)
+    """The maps of an episode by column."""
+    *window_columns, initial_column, refined_column = map_columns(windows)
     maps: dict[str, Tensor] = {}
     if episode.activation_maps is not None:
         check_shapes(activation_maps=(episode.activation_maps, f"{len(windows)} h w"))
-        maps.update(zip(window_titles, episode.activation_maps, strict=True))
-    if episode.initial_mask is not None:
-        check_shapes(initial_mask=(episode.initial_mask, "h w"))
-        maps[initial_title] = episode.initial_mask
-    if episode.refined_mask is not None:
-        check_shapes(refined_mask=(episode.refined_mask, "h w"))
-        maps[refined_title] = episode.refined_mask
-    # The range is written out, since a map that uses little of the scale looks like none.
-    return {title: Cell(each, f"{each.min():.2f} to {each.max():.2f}") for title, each in maps.items()}
+        maps.update(zip(window_columns, episode.activation_maps, strict=True))
+    for name, column in (("initial_mask", initial_column), ("refined_mask", refined_column)):
+        mask = getattr(episode, name)
+        if mask is not None:
+            check_shapes(**{name: (mask, "h w")})
+            maps[column] = mask
+    # The caption gives the range, because a map that uses little of the colour scale looks empty.
+    return {column: Cell(each, f"{each.min():.2f} to {each.max():.2f}") for column, each in maps.items()}
 
 
 def _listed(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -141,6 +127,6 @@ def _painted(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> Tenso
 
 
 def _enlarged(image: Tensor) -> Tensor:
-    """A small image with every pixel repeated: on the pixels themselves an outline would hide it."""
-    factor = max(1, _SHOWN // max(image.shape[-2:]))
+    """A small image with repeated pixels, because an outline at its own size would hide it."""
+    factor = max(1, _LEAST_SIDE // max(image.shape[-2:]))
     return image.repeat_interleave(factor, -1).repeat_interleave(factor, -2)

@@ -1,4 +1,4 @@
-"""Figures without pyplot, so that no window system is asked for and no global state is left behind."""
+"""Figures without pyplot, which therefore need no window system and leave no global state."""
 
 import textwrap
 from pathlib import Path
@@ -10,22 +10,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 150
-_NOTE_SIZE, _NOTE_LETTERS = 6, 19  # points, and letters of that size to the inch
-# Okabe and Ito's palette without its yellow, which white paper swallows: told apart by colour-blind readers too.
+_NOTE_SIZE, _NOTE_LETTERS = 6, 19  # points, and letters of that size per inch
+# Okabe and Ito's palette for colour-blind readers, without yellow, which is hard to see on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", ":", "-.")
 
 
 def line_style(number: int) -> dict[str, str]:
-    """Colour and dashes of a line; they repeat after 24."""
+    """Colour and dashes of a line; they repeat after 24 lines."""
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": _LINES[number // len(COLOURS) % len(_LINES)]}
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of that many inches, which keeps its labels apart and inside.
+    """An empty figure whose layout avoids overlapping or cut-off labels.
+
+    Args:
+        width: in inches.
+        height: in inches.
 
     Raises:
-        ModuleNotFoundError: matplotlib is missing.
+        ModuleNotFoundError: matplotlib is not installed.
     """
     require("matplotlib", extra="viz")
     from matplotlib.figure import Figure
@@ -34,15 +38,15 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", path: str | Path, note: str = "") -> None:
-    """Write a figure in the format that the file's suffix names; missing folders are made.
+    """Write a figure in the format of the file's suffix; missing folders are created.
 
     Args:
-        figure: to be written.
+        figure: the figure.
         path: the file.
         note: small print below the figure, wrapped to its width.
 
     Raises:
-        ValueError: matplotlib does not write such files.
+        ValueError: matplotlib does not support the format.
     """
     path = Path(path)
     suffix = path.suffix.removeprefix(".").lower()

@@ -1,17 +1,17 @@
-"""Episodes as rows of images: what a network saw, made of it, and should have found."""
+"""Episodes as rows of images: supports, query, maps, predictions and ground truth."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpcn_modules.viz.cells import Cell, EpisodeRow, map_titles, row_of, support_titles
+from dpcn_modules.viz.cells import QUERY, TARGET, Cell, EpisodeRow, cells_of, map_columns, support_columns
 from dpcn_modules.viz.figure import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["EpisodeImage", "episode_strip"]
+__all__ = ["EpisodeRow", "episode_strip"]
 
 _CELL = 1.5  # inches
 _LABEL = 14  # letters beside or above a cell
@@ -25,15 +25,15 @@ def episode_strip(
     windows: Sequence[tuple[int, int]] = ((5, 1), (3, 3), (1, 5)),
     note: str = "",
 ) -> "Figure":
-    """Draw episodes, one per row, and write the figure.
+    """Draw one episode per row and write the figure.
 
-    The columns: supports and query; the activation maps, named by their windows, and the pseudo masks M0 and Mr, all on
-    one colour scale from 0 to 1, with their lowest and highest value; the predictions (with their IoU, void pixels left
-    out), one for each network, and the ground truth. Columns that no row has are left out.
+    The columns are the supports, the query, the activation maps (titled by their windows), the pseudo masks M0 and Mr,
+    one prediction for each network with its IoU (without void pixels), and the ground truth. All maps share a colour
+    scale from 0 to 1; their captions give the lowest and highest value. Columns that no row has are left out.
 
     Args:
         rows: the episodes.
-        path: the file; its suffix decides the format (.png, .pdf, ...).
+        path: the file; its suffix selects the format (.png, .pdf, ...).
         windows: heights and widths of SAM's windows, in the order of the activation maps.
         note: small print below the rows, such as the protocol of the predictions.
 
@@ -41,35 +41,36 @@ def episode_strip(
         The figure.
 
     Raises:
-        ModuleNotFoundError: matplotlib is missing.
-        ValueError: no rows, shapes disagree, another number of maps than of windows or of support masks than of
-            images, a network called as another column is, or an unknown suffix.
+        ModuleNotFoundError: matplotlib is not installed.
+        ValueError: there are no rows, shapes disagree, the number of maps differs from that of the windows or the
+            number of support masks from that of the support images, a network has the name of another column, or the
+            suffix is unknown.
     """
     if not rows:
         raise ValueError("``rows``: expected at least one episode, got none.")
-    parts = [row_of(row, windows) for row in rows]
-    supports = support_titles(max(len(part.supports) for part in parts))
-    maps = [title for title in map_titles(windows) if any(title in part.maps for part in parts)]
-    networks = list(dict.fromkeys(name for part in parts for name in part.predictions))
-    titles = [*supports, "query", *maps, *networks, "target"]
-    cells = [part.by_title(supports) for part in parts]
+    supports, maps = support_columns(rows), map_columns(windows)
+    cells = [cells_of(row, windows, supports) for row in rows]
+    used = dict.fromkeys(title for row in cells for title in row)
+    fixed = [*supports, QUERY, *maps]
+    networks = [title for title in used if title not in (*fixed, TARGET)]
+    titles = [*(title for title in fixed if title in used), *networks, TARGET]
+    shown_maps = [titles.index(title) for title in maps if title in used]
     heights = [max(_height(cell) for cell in row.values()) for row in cells]
-    inches = _CELL * sum(heights) + 0.18 * len(rows) + (0.75 if maps else 0.3)
+    inches = _CELL * sum(heights) + 0.18 * len(rows) + (0.75 if shown_maps else 0.3)
     figure = new_figure(0.4 + _CELL * len(titles), inches)
     axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
     for title, axis in zip(titles, axes[0], strict=True):
         axis.set_title(textwrap.fill(title, _LABEL), fontsize=10)
-    for row, found, drawn in zip(rows, cells, axes, strict=True):
-        _draw_row(dict(zip(titles, drawn, strict=True)), found, row.label)
-    if maps:
-        first = len(supports) + 1
-        _draw_scale(figure, axes[:, first : first + len(maps)].ravel().tolist())
+    for row, row_cells, row_axes in zip(rows, cells, axes, strict=True):
+        _draw_row(dict(zip(titles, row_axes, strict=True)), row_cells, row.label)
+    if shown_maps:
+        _draw_scale(figure, axes[:, shown_maps].ravel().tolist())
     save_figure(figure, path, note)
     return figure
 
 
 def _height(cell: Cell) -> float:
-    """Height over width, as far as a cell goes."""
+    """Height over width of a cell, at most `_TALLEST`."""
     height, width = cell.content.shape[-2:]
     return min(_TALLEST, height / width)
 
@@ -78,7 +79,7 @@ def _draw_row(axes: Mapping[str, Any], cells: Mapping[str, Cell], label: str) ->
     for title, axis in axes.items():
         axis.set_xticks([])
         axis.set_yticks([])
-        axis.set_anchor("N")  # titles stay level where an image and its maps differ in shape
+        axis.set_anchor("N")  # keeps titles level where an image and its maps differ in shape
         if title not in cells:
             axis.set_frame_on(False)
             axis.text(0.5, 0.5, "none", ha="center", va="center", color="0.5", fontsize=9, transform=axis.transAxes)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpcn_modules.data.datasets import coco, coco_masks
+from dpcn_modules.data.datasets import coco_instances, coco_masks
 from dpcn_modules.data.datasets.coco import Coco20i
 from dpcn_modules.data.datasets.folds import COCO_CLASSES, coco_classes
 from dpcn_modules.data.episodes.dataset import EpisodeDataset
@@ -259,7 +259,7 @@ def test_masks_are_drawn_once_and_the_second_start_reads_none(root: Path, monkey
     first = tiny(root, progress=progress).split("test")
     expected = masks_of(first)
     assert drawn == [f"{each:012d}.jpg" for each in (3, 7, 11, 20)]
-    monkeypatch.setattr(coco, "read_instances", None)
+    monkeypatch.setattr(coco_instances, "read_instances", None)
     monkeypatch.setattr(coco_masks, "load_mask", None)
     second = tiny(root, 1, progress=progress).split("train")
     assert len(drawn) == 4
@@ -335,7 +335,7 @@ def test_damaged_mask_is_not_drawn_from_another_source(root: Path) -> None:
         source.load(1)
 
 
-def test_folder_that_cannot_be_written_is_named_with_the_way_out(root: Path, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_named_with_a_remedy(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(NotADirectoryError, match=r"file/masks_smaller_on_top_\w{12}: the masks cannot .*``cache=``"):
         tiny(root, cache=tmp_path / "file").split("test")
@@ -345,8 +345,8 @@ def test_full_disk_leaves_no_half_file(root: Path, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(coco_masks.os, "replace", fail)
-    with pytest.raises(OSError, match=r"cannot be kept there \(No space left on device\); .*cache=None"):
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match=r"cannot be saved there \(No space left on device\); .*cache=None"):
         tiny(root).split("test")
     assert list(kept_folder(root).iterdir()) == []
 
@@ -432,7 +432,7 @@ def test_images_of_another_size_are_named_with_both_sides(root: Path) -> None:
 def test_image_shrunk_after_its_mask_was_drawn_is_named_when_it_is_loaded(root: Path) -> None:
     source = tiny(root).split("test")
     Image.new("RGB", (25, 20)).save(root / "images" / "000000000007.jpg")
-    with pytest.raises(ValueError, match=r"0+7\.jpg is 25 x 20 .*instances\.json has it is 50 x 40"):
+    with pytest.raises(ValueError, match=r"0+7\.jpg is 25 x 20 .*mask in .*instances\.json is 50 x 40"):
         source.load(1)
 
 
@@ -474,7 +474,7 @@ def test_annotation_file_of_another_kind_or_with_contradictions_is_named(root: P
 def test_cut_annotation_file_is_named(root: Path) -> None:
     path = root / "annotations" / "instances.json"
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=r"instances\.json: is not a json file .*it may be cut"):
+    with pytest.raises(ValueError, match=r"instances\.json: is not a json file .*it may be truncated"):
         tiny(root).split("test")
 
 
@@ -504,7 +504,7 @@ def test_segmentation_that_cannot_be_drawn_is_named(root: Path, shape: object) -
         ({"year": "2015"}, r"``year``: expected one of 2014, 2017, got '2015'"),
         ({"overlap": "larger_on_top"}, r"``overlap``: .*got 'larger_on_top'\. Did you mean 'smaller_on_top'"),
         ({"novel": "skip"}, r"``novel``: expected one of keep, drop, got 'skip'"),
-        ({"min_area": 0}, r"``min_area``: expected at least 1 pixel, got 0"),
+        ({"min_area": 0}, r"``min_area``: expected at least 1, got 0"),
         ({"classes": ["aeroplane"]}, r"``classes``: .*got 'aeroplane'\. Did you mean 'airplane'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Episodes: what is drawn, and that nothing but (seed, epoch, index) decides it."""
+"""Episodes: what is sampled, and that it depends on (seed, epoch, index) only."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,7 +13,8 @@ from dpcn_modules.data.datasets.class_folders import ClassFolders
 from dpcn_modules.data.datasets.pascal import Pascal5i
 from dpcn_modules.data.datasets.shapes import Shapes
 from dpcn_modules.data.episodes.batches import collate_episodes
-from dpcn_modules.data.episodes.dataset import sample_episode, target_mask
+from dpcn_modules.data.episodes.dataset import target_mask
+from dpcn_modules.data.episodes.sampling import sample_episode
 from dpcn_modules.data.source import ImageSource
 from dpcn_modules.data.transforms import TestTransform
 
@@ -30,7 +31,7 @@ def test_query_is_never_among_supports_and_supports_never_repeat(source: ImageSo
 
 
 @pytest.mark.parametrize("sampling", ["class", "image"])
-def test_draw_depends_on_seed_epoch_and_index_only(source: ImageSource, sampling: str) -> None:
+def test_sampling_depends_on_seed_epoch_and_index_only(source: ImageSource, sampling: str) -> None:
     def specs(seed: int, epoch: int) -> list[object]:
         return [
             sample_episode(source, shot=1, seed=seed, epoch=epoch, index=i, sampling=sampling)  # type: ignore[arg-type]
@@ -46,25 +47,25 @@ def test_draw_depends_on_seed_epoch_and_index_only(source: ImageSource, sampling
     assert len(set(map(str, expected))) > 15
 
 
-def test_draw_reads_no_image(source: ImageSource) -> None:
+def test_sampling_reads_no_image(source: ImageSource) -> None:
     dataset = episodes_of(source)
     for item in range(20):
         dataset.spec(item)
     assert source.reads == 0
 
 
-def test_draw_by_class_is_uniform_over_classes_and_their_images(source: ImageSource) -> None:
+def test_sampling_by_class_is_uniform_over_classes_and_their_images(source: ImageSource) -> None:
     specs = [sample_episode(source, shot=1, seed=0, epoch=0, index=i) for i in range(3000)]
     classes = Counter(spec.class_id for spec in specs)
     assert {each: pytest.approx(1000, abs=100) for each in (1, 2, 3)} == classes
     queries = Counter(spec.query for spec in specs if spec.class_id == 3)
-    assert set(queries) == {4, 7, 9, 11}  # the images where it is tiny are never drawn
+    assert set(queries) == {4, 7, 9, 11}  # the images where it is tiny are never sampled
     assert all(count == pytest.approx(250, abs=60) for count in queries.values())
     supports = Counter(spec.supports[0] for spec in specs if spec.class_id == 3)
     assert all(count == pytest.approx(250, abs=60) for count in supports.values())
 
 
-def test_draw_by_image_is_uniform_over_images_then_their_classes(source: ImageSource) -> None:
+def test_sampling_by_image_is_uniform_over_images_then_their_classes(source: ImageSource) -> None:
     specs = [sample_episode(source, shot=1, seed=0, epoch=0, index=i, sampling="image") for i in range(3600)]
     queries = Counter(spec.query for spec in specs)
     assert {each: pytest.approx(300, abs=70) for each in range(12)} == queries
@@ -73,9 +74,9 @@ def test_draw_by_image_is_uniform_over_images_then_their_classes(source: ImageSo
     assert {spec.supports[0] for spec in specs if spec.class_id == 3} == {4, 7, 9, 11}
 
 
-def test_draw_rejects_unknown_rule_and_poor_class(source: ImageSource) -> None:
-    with pytest.raises(ValueError, match=r"``sampling``: expected one of class, image, got 'image'"):
-        sample_episode(source, shot=1, seed=0, epoch=0, index=0, sampling="image")  # type: ignore[arg-type]
+def test_sampling_rejects_unknown_rule_and_poor_class(source: ImageSource) -> None:
+    with pytest.raises(ValueError, match=r"``sampling``: expected one of class, image, got 'pixel'"):
+        sample_episode(source, shot=1, seed=0, epoch=0, index=0, sampling="pixel")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"memory: a 20-shot episode needs 21 images"):
         sample_episode(source, shot=20, seed=0, epoch=0, index=0)
 
@@ -168,7 +169,7 @@ def test_annotation_makes_support_masks_boxes_and_changes_nothing_else(annotatio
         assert same_episode(episode._replace(support_masks=expected.support_masks), expected)
 
 
-def test_boxes_are_drawn_before_the_transform_cuts() -> None:
+def test_boxes_are_filled_before_the_transform_crops() -> None:
     def corner(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return image[:, :32, :32].float(), mask[:32, :32].long()
 
@@ -205,10 +206,10 @@ def test_negative_item_is_an_error(source: ImageSource) -> None:
         episodes_of(source)[-1]
 
 
-def test_drawn_episodes_stay_what_they_are(source: ImageSource) -> None:
+def test_sampled_episodes_never_change(source: ImageSource) -> None:
     """A change of these numbers changes every published episode: it needs a new name of the protocol."""
-    drawn = [tuple(sample_episode(source, shot=2, seed=321, epoch=1, index=i)) for i in range(3)]
-    assert drawn == [(1, 3, (1, 5)), (1, 4, (7, 5)), (1, 0, (7, 1))]
+    sampled = [tuple(sample_episode(source, shot=2, seed=321, epoch=1, index=i)) for i in range(3)]
+    assert sampled == [(1, 3, (1, 5)), (1, 4, (7, 5)), (1, 0, (7, 1))]
 
 
 def test_dataset_names_all_classes_with_too_few_images(voc: Path) -> None:
@@ -228,7 +229,7 @@ def test_dataset_names_classes_that_real_images_lack(real_data: Path) -> None:
 
 def test_dataset_without_images_is_an_error(voc: Path) -> None:
     source = Pascal5i(voc, 0, min_area=100_000).split("test")
-    with pytest.raises(ValueError, match=r"no image holds one of its classes \(aeroplane.*``min_area``"):
+    with pytest.raises(ValueError, match=r"no image has one of its classes \(aeroplane.*``min_area``"):
         episodes_of(source)
 
 
@@ -238,7 +239,7 @@ def test_dataset_without_images_is_an_error(voc: Path) -> None:
         ({"shot": 0}, r"``shot``: expected at least 1, got 0"),
         ({"episodes": 0}, r"``episodes``: expected at least 1, got 0"),
         ({"seed": -1}, r"``seed``: expected at least 0, got -1"),
-        ({"sampling": "image"}, r"``sampling``: expected one of class, image, got 'image'"),
+        ({"sampling": "pixel"}, r"``sampling``: expected one of class, image, got 'pixel'"),
         ({"annotation": "classbox"}, r"``annotation``: .* mask, box, class_box, got 'classbox'\. .* 'class_box'\?"),
     ],
 )

@@ -30,12 +30,12 @@ def write(path: Path, lines) -> Path:
 
 
 @pytest.mark.parametrize("sampling", ["class", "image"])
-def test_a_manifest_gives_the_same_episodes_again(tmp_path, draw):
+def test_a_manifest_gives_the_same_episodes_again(tmp_path, sampling):
     images = Shapes(0, image_size=32, images_per_class=20).split("test")
     dataset = episodes_of(images, sampling=sampling)
     specs = read_manifest(write(tmp_path / "a.jsonl", manifest_lines(dataset)), images, shot=2)
     assert specs == [dataset.spec(index) for index in range(6)]
-    # Another seed draws other episodes, but is not asked.
+    # Another seed samples other episodes, but the manifest takes precedence.
     replayed = episodes_of(images, seed=77, specs=specs)
     assert replayed.spec(0) != episodes_of(images, seed=77).spec(0)
     assert manifest_hash(manifest_lines(replayed)) == manifest_hash(manifest_lines(dataset))
@@ -63,7 +63,7 @@ def test_specs_must_be_enough(dataset):
 
 def test_a_manifest_of_other_data_is_refused_with_the_first_differences(dataset, tmp_path):
     path = write(tmp_path / "a.jsonl", manifest_lines(dataset))
-    with pytest.raises(ValueError, match=r"expected episodes of shapes fold 1 .*not here: classes .*; line 2: .* more"):
+    with pytest.raises(ValueError, match=r"expected episodes of shapes fold 1 .*not here: classes .*, line 2: .* and \d+ more"):
         read_manifest(path, Shapes(1, image_size=32, images_per_class=20).split("test"), shot=2)
 
 
@@ -92,7 +92,7 @@ def test_another_number_of_shots_is_refused(dataset, tmp_path):
 )
 def test_a_part_of_a_file_is_refused(dataset, tmp_path, spoil):
     path = write(tmp_path / "a.jsonl", spoil(list(manifest_lines(dataset))))
-    with pytest.raises(ValueError, match=r"a\.jsonl: expected a whole file that `dpcn episodes` wrote"):
+    with pytest.raises(ValueError, match=r"a\.jsonl: expected a complete file that `dpcn episodes` wrote"):
         read_manifest(path, dataset.source, shot=2)
 
 
@@ -121,8 +121,8 @@ def test_images_of_class_folders_are_told_apart(tmp_path):
     for folder in ("cup", "plate"):
         (tmp_path / folder).mkdir()
         for name in ("1", "2", "3"):
-            image_id = torch.randint(0, 255, (8, 8, 3), dtype=torch.uint8).numpy()
-            Image.fromarray(image_id).save(tmp_path / folder / f"{name}.jpg")
+            image = torch.randint(0, 255, (8, 8, 3), dtype=torch.uint8).numpy()
+            Image.fromarray(image).save(tmp_path / folder / f"{name}.jpg")
             Image.fromarray(torch.eye(8, dtype=torch.uint8).numpy()).save(tmp_path / folder / f"{name}.png")
     source = ClassFolders(tmp_path).split("test")
     dataset = episodes_of(source)

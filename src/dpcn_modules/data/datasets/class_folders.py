@@ -1,11 +1,10 @@
-"""One's own classes: a folder per class, images with their masks beside them."""
+"""Your own classes: one folder per class, with the masks beside the images."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from dpcn_modules._checks import VOID, check_choice
-from dpcn_modules.data.datasets.files import FileImages, LabelledFile, count_pixels, first
+from dpcn_modules._checks import VOID, check_choice, did_you_mean, some
+from dpcn_modules.data.datasets.files import FileImages, LabelledFile, count_pixels
 from dpcn_modules.data.io import SUFFIXES
 from dpcn_modules.data.source import ImageSource, Split
 
@@ -19,19 +18,19 @@ class ClassFolders:
     """Images in one folder per class, each with the mask of one object; a `FoldedData`.
 
     The mask of ``1.jpg`` is ``1.png`` (FSS-1000's layout) or ``1_mask.png``; that of an image ``1.png`` is
-    ``1_mask.png``. Masks follow `binary_mask`. Class ids are 1, 2, ... in the order of the sorted folder
-    names; 255 is left out, as it means void. An image whose mask has no foreground is never drawn.
+    ``1_mask.png``. Masks are read by `binary_mask`. Class ids are 1, 2, ... in the order of the sorted folder names;
+    255 is skipped because it means void. An image whose mask has no foreground is never sampled.
 
     Args:
         root: the folder that holds the class folders.
         train_classes: names of the classes to train on, or the path of a .txt file with one name a line. None: all
-            that are not ``test_classes``.
-        test_classes: the same for those to hold out. None: all that are not ``train_classes``; where both are
-            None, both splits are all classes, for testing a trained network on one's own images.
+            classes that are not in ``test_classes``.
+        test_classes: the same for the classes to hold out. None: all classes that are not in ``train_classes``. If
+            both are None, both splits have all classes, for testing a trained network on your own images.
 
     Raises:
         FileNotFoundError: the folder is missing or holds no class folders, or there is no such .txt file.
-        ValueError: a class without a folder, or one on both sides.
+        ValueError: a class has no folder, or is in both splits.
     """
 
     def __init__(
@@ -52,18 +51,18 @@ class ClassFolders:
         both = sorted(set(self.train_classes or ()) & set(self.test_classes or ()))
         if both:
             raise ValueError(
-                f"``test_classes``: {len(both)} of them are in ``train_classes`` too: {first(both)}; held-out classes "
-                f"are not for training: take each out of one."
+                f"``test_classes``: {len(both)} of them are in ``train_classes`` too: {some(both)}; held-out classes "
+                f"must not be trained on: remove each from one of the two."
             )
         ids = (class_id for class_id in range(1, len(names) + 2) if class_id != VOID)
         self._names = dict(zip(ids, names, strict=False))
 
     def split(self, split: Split) -> ImageSource:
-        """Find the images of one split, read all their masks, and give them.
+        """Read all masks of one split and return its images.
 
         Raises:
-            ValueError: the split has no class, a class folder no image, an image no mask or two; a mask
-                cannot be decoded, has other values, or differs in size from its image.
+            ValueError: the split has no class, a class folder no image, or an image no mask or two; a mask cannot be
+                decoded, has other values, or differs in size from its image.
         """
         check_choice("split", split, ("train", "test"))
         sides = (self.train_classes, self.test_classes)
@@ -73,7 +72,7 @@ class ClassFolders:
         if not class_names:
             raise ValueError(
                 f"``train_classes``, ``test_classes``: no class is left for {split}; {self.root} holds "
-                f"{first(list(self._names.values()))}: hold out some of them, or pass None to use all for both."
+                f"{some(self._names.values())}: hold out some of them, or pass None to use all for both."
             )
         files = [file for class_id, name in class_names.items() for file in _labelled_files(self.root / name, class_id)]
         areas = count_pixels(files, class_names)
@@ -85,7 +84,7 @@ class ClassFolders:
 def _class_names(
     argument: str, given: Sequence[str] | str | Path | None, known: Sequence[str], root: Path
 ) -> Sequence[str] | None:
-    """The names that were given, or those in a file; ValueError unless each is a class."""
+    """The given names, or those in the given file; ValueError unless each is a class."""
     where = f"``{argument}``"
     if isinstance(given, str | Path):
         path = Path(given)
@@ -99,17 +98,15 @@ def _class_names(
             raise ValueError(f"{where}: expected one class name a line, got none.")
     unknown = [name for name in given or () if name not in known]
     if unknown:
-        nearest = difflib.get_close_matches(str(unknown[0]), known, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(
-            f"{where}: {len(unknown)} of its {len(given or ())} classes have no folder in {root}: {first(unknown)}."
-            f"{hint} The folders: {first(known)}."
+            f"{where}: {len(unknown)} of its {len(given or ())} classes have no folder in {root}: {some(unknown)}."
+            f"{did_you_mean(unknown[0], known)} The folders: {some(known)}."
         )
     return given
 
 
 def _labelled_files(folder: Path, class_id: int) -> list[LabelledFile]:
-    """Pair the images of a class folder with their masks, in the order of their names."""
+    """The images of a class folder with their masks, in the order of their names."""
     paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
     others = {path.stem for path in paths if path.suffix.lower() != ".png"}
     marked = {path.stem: path for path in paths if _is_png(path) and path.stem.endswith("_mask")}

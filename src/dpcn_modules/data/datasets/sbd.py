@@ -3,7 +3,6 @@
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from dpcn_modules._checks import require, some
 from dpcn_modules.data.datasets.voc import read_ids
 
 _HIGHEST_ID = 20
+_AGAIN = "extract benchmark.tgz again"
 _SBD_TREE = """Expected tree (the archive benchmark.tgz; see docs/data.md):
   benchmark_RELEASE/dataset/
     cls/2008_000002.mat ...
@@ -20,54 +20,43 @@ _SBD_TREE = """Expected tree (the archive benchmark.tgz; see docs/data.md):
     train_noval.txt             (a download of its own; may be absent)"""
 
 
-class SbdFolder(NamedTuple):
-    """The files of SBD.
+class SbdFolder:
+    """The class masks and lists of SBD.
+
+    Args:
+        folder: the folder to which ``benchmark.tgz`` was extracted, or ``benchmark_RELEASE`` or ``dataset`` in it.
 
     Attributes:
         root: the folder that holds ``cls``.
         train: ids of SBD's own training list, which includes images of VOC's val.
         val: ids of SBD's own validation list.
         train_noval: ids of the list without VOC 2012's val images; None if the file is absent.
-    """
-
-    root: Path
-    train: list[str]
-    val: list[str]
-    train_noval: list[str] | None
-
-    def mask_path(self, name: str) -> Path:
-        """The path of the class mask of an image."""
-        return self.root / "cls" / f"{name}.mat"
-
-
-def open_sbd(folder: str | Path) -> SbdFolder:
-    """Find SBD's files below a folder and read its lists.
-
-    Args:
-        folder: the folder to which ``benchmark.tgz`` was extracted, or ``benchmark_RELEASE`` or ``dataset`` in it.
 
     Raises:
         ModuleNotFoundError: scipy, which reads .mat files, is not installed.
         FileNotFoundError: there are no class masks, or a list is missing.
         ValueError: a list is malformed.
     """
-    require("scipy", extra="train")
-    folder = Path(folder)
-    places = [folder / below for below in (".", "dataset", "benchmark_RELEASE/dataset")]
-    roots = [place for place in places if (place / "cls").is_dir()]
-    if not roots:
-        raise FileNotFoundError(f"{folder}: there is no SBD folder (no cls in it).\n{_SBD_TREE}")
-    root = roots[0]
-    if next((root / "cls").glob("*.mat"), None) is None:
-        raise FileNotFoundError(
-            f"{root / 'cls'}: there are no .mat files in it; extract benchmark.tgz again.\n{_SBD_TREE}"
-        )
-    for name in ("train.txt", "val.txt"):
-        if not (root / name).is_file():
-            raise FileNotFoundError(f"{root / name}: there is no such list; extract benchmark.tgz again.\n{_SBD_TREE}")
-    noval = root / "train_noval.txt"
-    train, val = read_ids(root / "train.txt"), read_ids(root / "val.txt")
-    return SbdFolder(root, train, val, read_ids(noval) if noval.is_file() else None)
+
+    def __init__(self, folder: Path) -> None:
+        require("scipy", extra="train")
+        places = [folder / below for below in (".", "dataset", "benchmark_RELEASE/dataset")]
+        self.root = next((place for place in places if (place / "cls").is_dir()), folder)
+        masks, train, val = (self.root / name for name in ("cls", "train.txt", "val.txt"))
+        noval = self.root / "train_noval.txt"
+        if not masks.is_dir():
+            raise FileNotFoundError(f"{folder}: there is no SBD folder (no cls in it).\n{_SBD_TREE}")
+        if next(masks.glob("*.mat"), None) is None:
+            raise FileNotFoundError(f"{masks}: there are no .mat files in it; {_AGAIN}.\n{_SBD_TREE}")
+        for path in (train, val):
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: there is no such list; {_AGAIN}.\n{_SBD_TREE}")
+        self.train, self.val = read_ids(train), read_ids(val)
+        self.train_noval = read_ids(noval) if noval.is_file() else None
+
+    def mask_path(self, name: str) -> Path:
+        """The path of the class mask of an image."""
+        return self.root / "cls" / f"{name}.mat"
 
 
 def read_class_mask(path: Path) -> Tensor:
@@ -92,10 +81,7 @@ def read_class_mask(path: Path) -> Tensor:
         try:
             content = loadmat(file)
         except broken as error:
-            raise ValueError(
-                f"{path}: cannot be read ({error}); the file is truncated, damaged or not SBD's: extract "
-                f"benchmark.tgz again."
-            ) from error
+            raise ValueError(f"{path}: cannot be read ({error}); it is damaged or not SBD's: {_AGAIN}.") from error
     target = content.get("GTcls")
     if target is None or target.size == 0 or "Segmentation" not in (target.dtype.names or ()):
         held = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
@@ -107,7 +93,7 @@ def read_class_mask(path: Path) -> Tensor:
     if mask.ndim != 2 or mask.dtype.kind not in "ui" or mask.size == 0:
         raise ValueError(
             f"{path}: expected GTcls.Segmentation as a matrix of class ids, got {mask.dtype} of shape {mask.shape}; "
-            f"extract benchmark.tgz again."
+            f"{_AGAIN}."
         )
     if mask.min() < 0 or mask.max() > _HIGHEST_ID:
         odd = np.unique(mask[(mask < 0) | (mask > _HIGHEST_ID)]).tolist()

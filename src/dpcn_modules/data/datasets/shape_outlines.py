@@ -1,7 +1,7 @@
-"""The outlines of the 20 shape classes, and how objects are placed in an image and drawn as masks.
+"""The outlines of the 20 shape classes, their placement in an image, and their masks.
 
-An outline is a list of polygons drawn one over the other, each solid or a hole. Classes differ by outline
-alone, up to rotation, mirroring and a mild stretch; no two are the same under those.
+An outline is a list of polygons that are drawn one over the other, each solid or a hole. No two outlines are the same
+after rotation, mirroring and mild stretching.
 """
 
 import math
@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 Points = NDArray[np.float64]
 Mask = NDArray[np.float32]
 
-# Five kinds of shape, one of each in every fold of five: a closed frame, a letter, a toothed or pointed
-# shape, a tool, a curved one. So no fold holds all the easy or all the hard ones.
+# Every fold of five has one shape of each kind, so that folds are equally hard: a closed frame, a letter, a toothed or
+# pointed shape, a tool and a curved shape.
 SHAPE_NAMES = (
     *("ring", "letter_E", "gear", "key", "crescent"),
     *("wheel", "letter_S", "cross", "fork", "pie"),
@@ -25,25 +25,25 @@ SHAPE_NAMES = (
     *("square_frame", "letter_K", "propeller", "arrow", "horseshoe"),
 )
 
-# Masks are drawn at this multiple of the image's size and averaged down, which smooths their borders.
+# Masks are drawn at this multiple of the image's size and averaged down, for smooth edges.
 SUPERSAMPLING = 2
-# Every object, target or distractor, shows at least this share of itself and of the image.
+# The least visible share of every object, and the least share of the image that it covers.
 MIN_VISIBLE = 0.6
 MIN_AREA = 0.01
-# How near two objects may stand, as a share of the sum of their radii; the tries go from near to apart.
+# The least distance of two objects as a share of the sum of their radii; later attempts use larger ones.
 SPACINGS = (0.9, 1.0, 1.05)
 PLACES_TRIED = 32
 
 
 class Outline(NamedTuple):
-    """Polygons of one shape: all corners ``(N, 2)`` as x, y, and per polygon its rows and if it is solid."""
+    """All corners of a shape ``(N, 2)`` as x, y, and for each polygon its rows and whether it is solid."""
 
     points: Points
     polygons: tuple[tuple[slice, bool], ...]
 
 
 class Pose(NamedTuple):
-    """Where and how an object stands; lengths are shares of the image's side, angles radians."""
+    """Position and deformation of an object; lengths are shares of the image's side, angles are in radians."""
 
     centre: tuple[float, float]
     radius: float
@@ -54,10 +54,10 @@ class Pose(NamedTuple):
 
 
 def draw_mask(outline: Outline, pose: Pose, size: int) -> Mask:
-    """Draw one object as the covered share ``(S, S)`` of every pixel of an image of ``size`` pixels a side.
+    """The share ``(S, S)`` of every pixel that an object covers, for an image with sides of ``size`` pixels.
 
-    The posed outline is centred in its box and scaled so that its farthest corner lies at ``pose.radius``:
-    the object never leaves that disc, whatever its class, stretch and shear.
+    The outline is centred in its bounding box and scaled so that its farthest corner is at ``pose.radius``, so that
+    every object stays within that disc.
     """
     side = size * SUPERSAMPLING
     cos, sin = math.cos(pose.angle), math.sin(pose.angle)
@@ -82,25 +82,22 @@ def place_objects(
     size: int,
     turning: tuple[float, bool] = (180.0, True),
 ) -> tuple[list[Mask], list[int], NDArray[np.intp]]:
-    """Pose objects in an image of ``size`` pixels a side so that each shows enough of itself.
+    """Place objects in an image so that enough of each is visible.
 
     Args:
-        rng: what all choices come from.
+        rng: source of all random numbers.
         outlines: the shapes of the objects, at most 9.
         object_size: least and greatest diameter, as a share of the side.
         size: side of the image in pixels.
-        turning: the most an object is turned either way in degrees, and whether half of them are mirrored.
+        turning: largest rotation in either direction in degrees, and whether half of the objects are mirrored.
 
     Returns:
-        Every object's coverage ``(S, S)``, 0 to 1; the order to paint them in; and per pixel which object
-        shows, its place in ``outlines`` from 1, or 0.
+        The coverage ``(S, S)`` of every object, 0 to 1; the order in which to paint them; and a map ``(S, S)`` of the
+        visible objects: index in ``outlines`` from 1, or 0.
     """
     count = len(outlines)
     for spacing in (*SPACINGS, None):
-        if spacing is None:
-            centres, radii = _cells(rng, count)
-        else:
-            centres, radii = _scatter(rng, count, object_size, spacing)
+        centres, radii = _cells(rng, count) if spacing is None else _scatter(rng, count, object_size, spacing)
         masks = [
             draw_mask(outline, _pose(rng, centre, radius, turning), size)
             for outline, centre, radius in zip(outlines, centres.tolist(), radii.tolist(), strict=True)
@@ -120,7 +117,7 @@ def place_objects(
 def _scatter(
     rng: np.random.Generator, count: int, object_size: tuple[float, float], spacing: float
 ) -> tuple[Points, Points]:
-    """Random radii ``(N,)`` and, of several random choices of all places ``(N, 2)``, the first spaced well."""
+    """Random centres ``(N, 2)``, the first of several sets that is spaced well, and random radii ``(N,)``."""
     radii = rng.uniform(*object_size, size=count) / 2 * min(1.0, (3 / count) ** 0.5)
     span = (1 - 2 * radii)[:, None]
     places = rng.random((PLACES_TRIED, count, 2)) * span + radii[:, None]
@@ -131,7 +128,7 @@ def _scatter(
 
 
 def _cells(rng: np.random.Generator, count: int) -> tuple[Points, Points]:
-    """Every object fills a cell of its own: where chance finds no place, all are still wholly visible."""
+    """Centres ``(N, 2)`` and radii ``(N,)`` with a grid cell for each object, in which all are entirely visible."""
     side = math.ceil(count**0.5)
     cells = rng.permutation(side**2)[:count]
     centres = (np.stack([cells % side, cells // side], axis=1) + 0.5) / side
@@ -153,17 +150,15 @@ def _pose(rng: np.random.Generator, centre: list[float], radius: float, turning:
 
 @cache
 def shape_outlines() -> dict[str, Outline]:
-    """The outline of every class by its name, in the order of ``SHAPE_NAMES``; built once."""
+    """Class name to outline, in the order of ``SHAPE_NAMES``."""
     parts = {**_frames(), **_letters(), **_pointed(), **_tools(), **_curved()}
     return {name: _outline(*parts[name]) for name in SHAPE_NAMES}
 
 
 def _outline(solids: list[Points], holes: list[Points]) -> Outline:
     ends = np.cumsum([len(polygon) for polygon in solids + holes]).tolist()
-    starts = [0, *ends[:-1]]
-    polygons = tuple(
-        (slice(start, end), index < len(solids)) for index, (start, end) in enumerate(zip(starts, ends, strict=True))
-    )
+    slices = map(slice, [0, *ends[:-1]], ends)
+    polygons = tuple((rows, index < len(solids)) for index, rows in enumerate(slices))
     return Outline(np.concatenate(solids + holes), polygons)
 
 
@@ -187,7 +182,7 @@ def _letters() -> Parts:
     arms = [_box(-0.7, top, right, top + 0.4) for top, right in ((-1, 0.7), (-0.2, 0.6), (0.6, 0.7))]
     curve = np.concatenate([_arc(0, -0.42, 0.42, -20, -270, 20), _arc(0, 0.42, 0.42, -90, 160, 20)[1:]])
     stems = [_box(-0.8, -1, -0.36, 1), _box(0.36, -1, 0.8, 1)]
-    strokes = [_bar((-0.5, 0.1), (0.6, -0.95), 0.42), _bar((-0.3, -0.15), (0.65, 0.95), 0.42)]
+    strokes = [_band(np.array(ends), 0.42) for ends in (((-0.5, 0.1), (0.6, -0.95)), ((-0.3, -0.15), (0.65, 0.95)))]
     return {
         "letter_E": ([spine, *arms], []),
         "letter_S": ([_band(curve, 0.36)], []),
@@ -229,7 +224,7 @@ def _curved() -> Parts:
     slice_taken = np.concatenate([_arc(0, 0, 1, 40, 320), np.zeros((1, 2))])
     turns = np.linspace(0, 3.2 * np.pi, 60)
     spiral = _polar(np.linspace(0.12, 0.86, 60), turns)
-    legs = np.array([[-0.56, 0.95], [-0.56, -0.3]]), np.array([[0.56, -0.3], [0.56, 0.95]])
+    legs = np.array([[[-0.56, 0.95], [-0.56, -0.3]], [[0.56, -0.3], [0.56, 0.95]]])
     horseshoe = np.concatenate([legs[0], _arc(0, -0.35, 0.56, 180, 360, 20), legs[1]])
     return {
         "crescent": ([crescent], []),
@@ -244,7 +239,7 @@ def _polar(radii: Points, angles: NDArray[np.floating[Any]]) -> Points:
 
 
 def _arc(x: float, y: float, radius: float, start: float, stop: float, points: int = 32) -> Points:
-    """Points along a circle, from one angle to another in degrees."""
+    """Points ``(N, 2)`` along a circle, between two angles in degrees."""
     angles = np.radians(np.linspace(start, stop, points))
     return np.asarray(_polar(np.full(points, radius), angles) + np.array([x, y]))
 
@@ -254,19 +249,15 @@ def _box(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 def _band(path: Points, width: float) -> Points:
-    """The outline of a stroke of one width along a path without sharp corners."""
+    """The outline of a stroke of constant width along a path without sharp corners."""
     along = np.gradient(path, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     across = np.stack([-along[:, 1], along[:, 0]], axis=1) * (width / 2)
     return np.concatenate([path + across, (path - across)[::-1]])
 
 
-def _bar(start: tuple[float, float], stop: tuple[float, float], width: float) -> Points:
-    return _band(np.array([start, stop]), width)
-
-
 def _blade(angle: float) -> Points:
-    """An ellipse that points away from the middle, turned by an angle in degrees."""
+    """An ellipse that points away from the centre, rotated by an angle in degrees."""
     turn = np.radians(angle)
     ellipse = _arc(0, 0, 1, 0, 360, 24) * np.array([0.42, 0.24]) + np.array([0.58, 0])
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])

@@ -1,4 +1,4 @@
-"""Colours and patterns of generated images, and their cluttered ground."""
+"""Colours, patterns and the cluttered background of generated images."""
 
 import math
 
@@ -10,10 +10,10 @@ Floats = NDArray[np.float32]
 Rng = np.random.Generator
 
 
-def draw_ground(rng: Rng, colour: Floats, size: int, clutter: float) -> Floats:
-    """A textured ground ``(3, S, S)`` with strokes and blobs, more of them and stronger with the clutter."""
+def draw_background(rng: Rng, colour: Floats, size: int, clutter: float) -> Floats:
+    """A textured background ``(3, S, S)`` with strokes and blobs, whose number and contrast grow with ``clutter``."""
     image = texture(rng, size, colour, 0.6 * clutter)
-    # The fourth channel counts what is drawn over; averaging down leaves the colours weighted by it.
+    # The fourth channel marks the pixels that are drawn over; averaging down weights the colours by it.
     layer = Image.new("RGBX", (2 * size, 2 * size))
     pencil = ImageDraw.Draw(layer)
     for _ in range(round(4 * clutter)):
@@ -32,30 +32,30 @@ def draw_ground(rng: Rng, colour: Floats, size: int, clutter: float) -> Floats:
 
 
 def _blob(rng: Rng, size: int) -> list[float]:
-    """Corners of a random blob: a circle whose radius wanders."""
-    x, y, radius, *wander = rng.random(15).tolist()
+    """Corners of a random blob: a circle with a varying radius."""
+    x, y, radius, *shares = rng.random(15).tolist()
     radius = size * (0.05 + 0.15 * radius)
     corners = []
-    for index, share in enumerate(wander):
-        angle = 2 * math.pi * index / len(wander)
+    for index, share in enumerate(shares):
+        angle = 2 * math.pi * index / len(shares)
         reach = radius * (0.6 + 0.8 * share)
         corners += [size * x + reach * math.cos(angle), size * y + reach * math.sin(angle)]
     return corners
 
 
 def random_colour(rng: Rng) -> Floats:
-    """Three channels, 0 to 255."""
+    """A colour ``(3,)``, each channel 0 to 255."""
     return rng.random(3, dtype=np.float32) * np.float32(255)
 
 
 def texture(rng: Rng, size: int, colour: Floats, contrast: float) -> Floats:
-    """A whole image ``(3, S, S)`` of one colour with a second one in a random pattern."""
+    """An image ``(3, S, S)`` of one colour with a second colour in a random pattern."""
     step = np.float32(contrast) * (random_colour(rng) - colour)
     return _pattern(rng, size) * step[:, None, None] + colour[:, None, None]
 
 
 def _pattern(rng: Rng, size: int) -> Floats:
-    """How much of the second colour shows, 0 to 1: none, noise, a gradient, stripes or checks."""
+    """The share ``(S, S)`` of the second colour, 0 to 1: none, noise, a gradient, stripes or checks."""
     kind = int(rng.integers(5))
     if kind == 0:
         return np.zeros((size, size), dtype=np.float32)
@@ -77,7 +77,7 @@ def _pattern(rng: Rng, size: int) -> Floats:
 
 
 def _stripes(along: Floats, period: np.float32) -> Floats:
-    """-0.5 and 0.5 in turn, one period for both, with borders one pixel wide."""
+    """A square wave between -0.5 and 0.5 with edges one pixel wide."""
     turns = along / period
     wave = np.abs(turns - np.floor(turns) - np.float32(0.5)) - np.float32(0.25)
     stripes: Floats = np.clip(wave * period, np.float32(-0.5), np.float32(0.5))

@@ -1,4 +1,4 @@
-"""``shapes``: images made on the fly of 20 classes that only their outline tells apart, in 4 folds."""
+"""Shapes: generated images of 20 classes that differ only by outline, in 4 folds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,24 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpcn_modules._checks import check_choice
-from dpcn_modules.data.datasets.folds import FOLDS
+from dpcn_modules._checks import check_integer, check_number
+from dpcn_modules.data.datasets.folds import check_fold, held_out_ids, split_classes
 from dpcn_modules.data.datasets.shape_outlines import SHAPE_NAMES, place_objects, shape_outlines
-from dpcn_modules.data.datasets.shape_textures import Rng, draw_ground, random_colour, texture
+from dpcn_modules.data.datasets.shape_textures import Rng, draw_background, random_colour, texture
 from dpcn_modules.data.source import ImageSource, Split
 
 __all__ = ["SHAPE_NAMES", "ShapeImages", "Shapes"]
 
-CLASSES_PER_FOLD = len(SHAPE_NAMES) // FOLDS
-# Three by three cells always hold the target and this many distractors apart from one another.
+# A grid of three by three cells always has room for the target and this many distractors.
 MAX_DISTRACTORS = 8
 MIN_CONTRAST = 100.0
-# Shares of the range of each channel in which dark grounds and light objects lie.
+# The shares of each channel's range that dark backgrounds and light objects use.
 DARKEST, LIGHTEST = np.float32(0.45), np.float32(0.55)
 
 
 class SceneSettings(NamedTuple):
-    """What images look like; the arguments of ``Shapes`` explain each."""
+    """The appearance of the images; see the arguments of `Shapes`."""
 
     image_size: int
     distractors: tuple[int, int]
@@ -39,36 +38,37 @@ class SceneSettings(NamedTuple):
 
 
 class Shapes:
-    """Generated images of 20 shape classes in 4 folds; fold ``i`` holds out classes ``5i+1`` to ``5i+5``.
+    """Generated images of 20 shape classes in 4 folds; fold ``i`` holds out classes ``5 i + 1`` to ``5 i + 5``.
 
-    An image shows one object of its target class and some distractors of other classes on cluttered ground.
-    Size, place, rotation, mild stretch and shear, colour and texture are drawn independently for every object, so
-    that only its outline tells its class. Objects may overlap, but each shows at least 60 %
-    of itself and covers at least 1 % of the image.
+    An image shows one object of its target class and some distractors of other classes on a cluttered background.
+    Size, place, rotation, mild stretch and shear, colour and texture of every object are random and independent of its
+    class, so that only the outline identifies the class. Objects may overlap, but at least 60 % of each is visible,
+    and it covers at least 1 % of the image.
 
-    Training images hold training classes only, the distractors included: a held-out class is never shown,
-    not even as ground. Test images have held-out targets and distractors from all 19 other classes.
+    Training images contain training classes only, distractors included, so that held-out classes are never shown. Test
+    images have held-out targets and distractors from all 19 other classes.
 
-    The defaults can be learnt from scratch in minutes. The harder setting, for studies, is ``image_size=96,
+    The default setting can be learnt from scratch in minutes. A harder one, for studies, is ``image_size=96,
     distractors=(2, 4), rotation=180, mirror=True, clutter=1.0, texture=0.6, lighter=False``.
 
     Args:
-        fold: which five classes are held out, 0 to 3.
+        fold: 0 to 3; which five classes are held out.
         image_size: side of the square images in pixels, at least 32.
-        images_per_class: how many images have a class as their target, in either split. They are made
-            when asked for, so that a large number costs nothing.
-        distractors: the least and the most objects of other classes in an image, 0 to 8.
-        object_size: the least and the greatest diameter of an object, as a share of the image's side,
-            0.2 to 1. With more than three objects in an image they are drawn smaller, so that they fit.
-        rotation: the most an object is turned either way, in degrees, 0 to 180.
-        mirror: every other object is seen in a mirror.
-        clutter: how busy the ground is, 0 (one plain colour) to 1.
+        images_per_class: number of images of each target class, in either split. Images are generated when they are
+            loaded, so a large number costs nothing.
+        distractors: least and greatest number of objects of other classes in an image, 0 to 8.
+        object_size: least and greatest diameter of an object, as a share of the image's side, 0.2 to 1. With more
+            than three objects in an image, all of them are smaller, so that they fit.
+        rotation: largest rotation of an object in either direction, in degrees, 0 to 180.
+        mirror: mirror half of the objects.
+        clutter: strength of the patterns in the background, 0 (one plain colour) to 1.
         texture: contrast of the patterns on objects (stripes, checks, noise, gradient, none), 0 to 1.
-        lighter: objects are light and the ground is dark, of any hue; without it, both have any colour, and an
-            outline may be an edge to the light or to the dark.
-        seed: from 0; images of two seeds have nothing in common.
+        lighter: objects are light and the background is dark, of any hue. Otherwise both have any colour, and objects
+            may be lighter or darker than the background.
+        seed: 0 or more; different seeds give entirely different images.
 
     Raises:
+        TypeError: a number is of another type.
         ValueError: an argument is outside the range given above.
 
     Example:
@@ -95,15 +95,9 @@ class Shapes:
         lighter: bool = True,
         seed: int = 0,
     ) -> None:
-        if fold not in range(FOLDS):
-            raise ValueError(f"``fold``: expected 0, 1, 2 or 3, got {fold!r}.")
-        if images_per_class < 1:
-            raise ValueError(
-                f"``images_per_class``: expected at least 1, got {images_per_class}; "
-                f"an episode needs one image more than it has shots."
-            )
-        if seed < 0:
-            raise ValueError(f"``seed``: expected 0 or more, got {seed}.")
+        check_fold(fold)
+        check_integer("images_per_class", images_per_class, otherwise="; an episode needs shots + 1 of them")
+        check_integer("seed", seed, lowest=0)
         self.fold = fold
         self.images_per_class = images_per_class
         self.seed = seed
@@ -111,42 +105,40 @@ class Shapes:
         _check_settings(self.settings)
 
     def split(self, split: Split) -> ImageSource:
-        """The images whose targets are the fold's training or held-out classes.
+        """The images whose targets are the training or the held-out classes of the fold.
 
         Raises:
             ValueError: ``split`` is neither ``"train"`` nor ``"test"``.
         """
-        check_choice("split", split, ("train", "test"))
         return ShapeImages(self, split)
 
 
 class ShapeImages:
     """The images of one split; each depends only on the settings, the split and its own id.
 
-    Image ids count up from 0, class by class: ``images_per_class`` ids for each target class.
+    Image ids count from 0, class by class, with ``images_per_class`` ids for each target class.
 
     Args:
         shapes: the data set with its settings.
-        split: which side of the fold.
+        split: "train" or "test".
+
+    Raises:
+        ValueError: the split is unknown.
     """
 
     def __init__(self, shapes: Shapes, split: Split) -> None:
-        held_out = range(shapes.fold * CLASSES_PER_FOLD + 1, (shapes.fold + 1) * CLASSES_PER_FOLD + 1)
-        every = range(1, len(SHAPE_NAMES) + 1)
-        own = [class_id for class_id in every if (class_id in held_out) == (split == "test")]
-        self.class_names: Mapping[int, str] = {class_id: SHAPE_NAMES[class_id - 1] for class_id in own}
-        self.images: Sequence[int] = range(len(own) * shapes.images_per_class)
+        held_out = held_out_ids(len(SHAPE_NAMES), shapes.fold)
+        self.class_names: Mapping[int, str] = split_classes(SHAPE_NAMES, held_out, split)
+        self._targets = list(self.class_names)
+        self._distractors = self._targets if split == "train" else list(range(1, len(SHAPE_NAMES) + 1))
+        self.images: Sequence[int] = range(len(self._targets) * shapes.images_per_class)
         look = ", ".join(f"{name} {value}" for name, value in shapes.settings._asdict().items())
         self.name = f"shapes fold {shapes.fold} {split} ({look}, seed {shapes.seed}, {len(self.images)} images)"
-        self._targets = own
-        self._distractor_pool = own if split == "train" else list(every)
         self._shapes = shapes
         self._split = split
 
     def images_of(self, class_id: int) -> Sequence[int]:
-        """Ids of the images that have a class as their target, in a fixed order.
-
-        Images where the class is a distractor are not among them.
+        """Ids of the images that have a class as their target (not as a distractor), in a fixed order.
 
         Raises:
             ValueError: the class is not one of this split.
@@ -158,19 +150,19 @@ class ShapeImages:
         return range(first, first + count)
 
     def classes_of(self, image_id: int) -> Sequence[int]:
-        """This split's classes in an image, the target first; nothing is drawn to find out."""
+        """The classes of this split in an image, the target first; the image is not generated."""
         classes, _ = self._compose(image_id)
         return [class_id for class_id in classes if class_id in self.class_names]
 
     def image_name(self, image_id: int) -> str:
-        """Target, fold, split, seed and id: what is needed to make the image again."""
+        """Target, fold, split, seed and id, which identify the image."""
         target = SHAPE_NAMES[self._target(image_id) - 1]
         return f"{target}_fold{self._shapes.fold}_{self._split}_seed{self._shapes.seed}_{image_id:06d}"
 
     def load(self, image_id: int) -> tuple[Tensor, Tensor]:
-        """The image, uint8 ``(3, S, S)``, and its mask of class ids, uint8 ``(S, S)``, 0 the ground.
+        """The image, ``(3, S, S)`` uint8, and its mask of class ids, ``(S, S)`` uint8 with 0 as background.
 
-        The mask holds every visible object, distractors too, and has no void.
+        The mask contains every object, distractors included, and has no void.
 
         Raises:
             ValueError: there is no such image.
@@ -182,51 +174,48 @@ class ShapeImages:
 
     def _target(self, image_id: int) -> int:
         if image_id not in self.images:
-            raise ValueError(f"``image``: expected 0 to {len(self.images) - 1} ({self.name}), got {image_id!r}.")
+            raise ValueError(f"``image_id``: expected 0 to {len(self.images) - 1} ({self.name}), got {image_id!r}.")
         return self._targets[image_id // self._shapes.images_per_class]
 
     def _compose(self, image_id: int) -> tuple[list[int], Rng]:
-        """The classes shown, the target first, and the generator that goes on to draw them."""
+        """The classes in an image, the target first, and the generator with which to draw them."""
         target = self._target(image_id)
         rng = np.random.default_rng((self._shapes.seed, self._shapes.fold, self._split == "test", image_id))
         least, most = self._shapes.settings.distractors
-        others = [class_id for class_id in self._distractor_pool if class_id != target]
+        others = [class_id for class_id in self._distractors if class_id != target]
         drawn = rng.permutation(others)[: rng.integers(least, most + 1)]
         return [target, *drawn.tolist()], rng
 
 
 def _check_settings(settings: SceneSettings) -> None:
-    size, (least, most), (small, large), rotation, _, clutter, texture, _ = settings
-    if size < 32:
-        raise ValueError(f"``image_size``: expected at least 32, so that holes stay open, got {size}.")
+    check_integer("image_size", settings.image_size, lowest=32, otherwise="; holes close in smaller images")
+    (least, most), (small, large) = settings.distractors, settings.object_size
     if not 0 <= least <= most <= MAX_DISTRACTORS:
         raise ValueError(
             f"``distractors``: expected the least and the most, 0 to {MAX_DISTRACTORS}, got ({least}, {most})."
         )
     if not 0.2 <= small <= large <= 1:
         raise ValueError(f"``object_size``: expected the least and the greatest, 0.2 to 1, got ({small}, {large}).")
-    if not 0 <= rotation <= 180:
-        raise ValueError(f"``rotation``: expected 0 to 180 degrees, got {rotation}.")
-    for name, strength in (("clutter", clutter), ("texture", texture)):
-        if not 0 <= strength <= 1:
-            raise ValueError(f"``{name}``: expected 0 (none) to 1 (strong), got {strength}.")
+    check_number("rotation", settings.rotation, lowest=0, highest=180)
+    check_number("clutter", settings.clutter, lowest=0, highest=1)
+    check_number("texture", settings.texture, lowest=0, highest=1)
 
 
 def _render(rng: Rng, names: Sequence[str], settings: SceneSettings) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-    """Draw an image ``(3, S, S)`` and, per pixel, which object shows: its place in ``names`` from 1, or 0."""
+    """An image ``(3, S, S)``, and a map ``(S, S)`` of the visible objects: index in ``names`` from 1, or 0."""
     size = settings.image_size
     outlines = [shape_outlines()[name] for name in names]
     turning = (settings.rotation, settings.mirror)
     masks, order, labels = place_objects(rng, outlines, settings.object_size, size, turning)
-    ground = random_colour(rng)
-    ground = ground * DARKEST if settings.lighter else ground
-    image = draw_ground(rng, ground, size, settings.clutter)
+    background = random_colour(rng)
+    background = background * DARKEST if settings.lighter else background
+    image = draw_background(rng, background, size, settings.clutter)
     for index in order:
         colour = random_colour(rng)
         if settings.lighter:
             colour = np.float32(255) - colour * LIGHTEST
-        elif math.dist(colour, ground) < MIN_CONTRAST:
-            # Half way round in every channel: at least 128 * sqrt(3) - MIN_CONTRAST away from the ground.
+        elif math.dist(colour, background) < MIN_CONTRAST:
+            # Half the range further in every channel: at least 128 * sqrt(3) - MIN_CONTRAST from the background.
             colour = (colour + 128) % 256
         image += masks[index] * (texture(rng, size, colour, settings.texture) - image)
     grain = rng.integers(0, 256, size=image.shape, dtype=np.uint8) - np.float32(128)

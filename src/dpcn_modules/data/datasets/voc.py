@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -16,28 +15,6 @@ _VOC_TREE = """Expected tree (VOCtrainval_11-May-2012.tar; see docs/data.md):
     ImageSets/Segmentation/train.txt, val.txt"""
 
 
-class VocFolder(NamedTuple):
-    """The files of VOC 2012.
-
-    Attributes:
-        root: the folder that holds ``JPEGImages``.
-        train: ids of the segmentation training list.
-        val: ids of the segmentation validation list.
-    """
-
-    root: Path
-    train: frozenset[str]
-    val: frozenset[str]
-
-    def image(self, name: str) -> Path:
-        """The path of an image."""
-        return self.root / "JPEGImages" / f"{name}.jpg"
-
-    def own_mask(self, name: str) -> Path:
-        """The path of VOC's mask of an image; the file may be absent."""
-        return self.root / "SegmentationClass" / f"{name}.png"
-
-
 def check_voc_folder(root: Path, tree: str) -> None:
     """Raise FileNotFoundError, with the expected tree, unless a folder holds ``JPEGImages``."""
     if not (root / "JPEGImages").is_dir():
@@ -46,28 +23,44 @@ def check_voc_folder(root: Path, tree: str) -> None:
         raise FileNotFoundError(f"{root}: there is no VOC folder (no JPEGImages in it).{hint}\n{tree}")
 
 
-def open_voc(root: Path) -> VocFolder:
-    """Check a folder and read VOC's lists.
+class VocFolder:
+    """The images, masks and segmentation lists of VOC 2012.
+
+    Args:
+        root: the folder that holds ``JPEGImages``.
+
+    Attributes:
+        train: ids of the training list.
+        val: ids of the validation list.
 
     Raises:
         FileNotFoundError: the folder is not a VOC folder, or lacks lists or masks.
         ValueError: a list is malformed, or the data is the VOC of another year.
     """
-    check_voc_folder(root, _VOC_TREE)
-    needed = [root / VOC_LISTS / "train.txt", root / VOC_LISTS / "val.txt", root / "SegmentationClass"]
-    absent = [str(path) for path in needed if not path.exists()]
-    if absent:
-        raise FileNotFoundError(f"{', '.join(absent)}: not there; extract VOC's archive again.\n{_VOC_TREE}")
-    train, val = (frozenset(read_ids(path)) for path in needed[:2])
-    year = _OTHER_YEARS.get((len(train), len(val)))
-    if year is None and all(re.fullmatch(r"\d{6}", name) for name in train):
-        year = 2007
-    if year is not None:
-        raise ValueError(
-            f"{root}: expected VOC 2012 (1464 ids in train.txt, 1449 in val.txt), got VOC {year} "
-            f"({len(train)} and {len(val)}); give the folder VOCdevkit/VOC2012."
-        )
-    return VocFolder(root, train, val)
+
+    def __init__(self, root: Path) -> None:
+        check_voc_folder(root, _VOC_TREE)
+        needed = [root / VOC_LISTS / "train.txt", root / VOC_LISTS / "val.txt", root / "SegmentationClass"]
+        absent = [str(path) for path in needed if not path.exists()]
+        if absent:
+            raise FileNotFoundError(f"{', '.join(absent)}: not there; extract VOC's archive again.\n{_VOC_TREE}")
+        self.root = root
+        self.train, self.val = (frozenset(read_ids(path)) for path in needed[:2])
+        sizes = len(self.train), len(self.val)
+        year = 2007 if all(re.fullmatch(r"\d{6}", name) for name in self.train) else _OTHER_YEARS.get(sizes)
+        if year is not None:
+            raise ValueError(
+                f"{root}: expected VOC 2012 (1464 ids in train.txt, 1449 in val.txt), got VOC {year} "
+                f"({sizes[0]} and {sizes[1]}); give the folder VOCdevkit/VOC2012."
+            )
+
+    def image(self, name: str) -> Path:
+        """The path of an image."""
+        return self.root / "JPEGImages" / f"{name}.jpg"
+
+    def own_mask(self, name: str) -> Path:
+        """The path of VOC's mask of an image; the file may be absent."""
+        return self.root / "SegmentationClass" / f"{name}.png"
 
 
 def read_ids(path: Path) -> list[str]:

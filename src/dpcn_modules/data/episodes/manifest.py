@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dpcn_modules._checks import some
-from dpcn_modules.data.episodes.dataset import EpisodeDataset, EpisodeSpec
+from dpcn_modules.data.episodes.dataset import EpisodeDataset
+from dpcn_modules.data.episodes.sampling import EpisodeSpec
 from dpcn_modules.data.source import ImageSource
 
 _FORMAT = "dpcn_modules episodes, version 1"
