@@ -4,13 +4,23 @@ BIN := .venv/bin
 DEVICE ?= cpu
 SMALL := dpcn_small baseline_small pfenet_small pfenet_small_dcm canet_small canet_small_dcm panet_small
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test test-lowest lint types bench clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/demo.py
 
 test: .venv/.installed lint types
 	$(BIN)/python -m pytest -n 2
+
+# The functional and module tests on the lowest torch that pyproject.toml allows, in an environment of its own.
+LOWEST := $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+test-lowest: .venv-lowest/.installed
+	PYTHONPATH=src:tests .venv-lowest/bin/python -m pytest -q -p no:cacheprovider tests/functional tests/modules
+
+.venv-lowest/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet "torch==$(LOWEST)" einops numpy pytest
+	touch $@
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .
@@ -36,4 +46,4 @@ bench: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,11 +1,11 @@
-"""Does DPCN's dynamic convolution (DCM) help a few-shot segmentation model of your own? Two lines, and a fair test.
+"""Add DPCN's dynamic convolution (DCM) to a model of your own by two lines, and measure whether it helps.
 
-`MyModel` stands for yours: a prototype network of the usual shape. `MyModelWithDCM` is the same and the adapter. Both are
-trained from scratch on generated shapes, from the same weights, by the same episodes, for the same number of steps, and
-tested on the same episodes of classes they were never shown. docs/guide/plug_dcm.md says more.
+`MyModel` is an example of a prototype network. `MyModelWithDCM` is the same network with the adapter. Both are trained
+from scratch on generated shapes, from the same weights, on the same episodes and for the same number of steps, and
+tested on the same episodes of held-out classes. docs/guide/adapter.md explains the adapter.
 
-    python examples/plug_dcm_into_your_model.py --seeds 3             # both models with three seeds, side by side
-    python examples/plug_dcm_into_your_model.py --steps 4 --test-episodes 8  # only to see that everything works
+    python examples/add_dcm_to_your_model.py --seeds 3  # both models with three seeds, side by side
+    python examples/add_dcm_to_your_model.py --steps 4 --test-episodes 8  # a quick check that everything runs
 """
 
 import argparse
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dpcn_modules import DCMInteraction, Prediction
 from dpcn_modules.data import Shapes, TestTransform
-from dpcn_modules.evaluation.results import table
+from dpcn_modules.evaluation.results import text_table
 from dpcn_modules.functional import masked_average_pool
 from dpcn_modules.models import build_backbone
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
@@ -37,12 +37,12 @@ OFF = dict.fromkeys(EXTRAS, False)
 
 
 class MyModel(nn.Module):
-    """A prototype network: every query position is compared with the mean feature of the support's object."""
+    """A prototype network: it compares every query position with the mean feature of the support's object."""
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = build_backbone("small")
-        self.backbone.drop_layer4()  # nothing here looks at it
+        self.backbone.drop_layer4()  # this model does not use it
         self.reduce = nn.Sequential(nn.Conv2d(sum(self.backbone.channels[:2]), 32, 1), nn.ReLU())
         self.decoder = nn.Sequential(
             nn.Conv2d(64, 32, 3, padding=1),
@@ -72,14 +72,14 @@ class MyModel(nn.Module):
 
 
 class MyModelWithDCM(MyModel):
-    """The same, and two lines."""
+    """The same network with two more lines."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dcm = DCMInteraction(32)  # line 1; last, so that the seed gives all other weights as without it
 
     def forward(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
-        """As without the adapter."""
+        """Take the same inputs as `MyModel`."""
         query_feat = self.features(query_image)  # B 32 H W
         support_feat = self.features(support_images)  # B K 32 H W
         query_feat = self.dcm(query_feat, support_feat, support_masks)  # line 2
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many times each model is trained, seeds from 0")
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--fold", type=int, default=0, choices=range(4))
-    parser.add_argument("--output", type=Path, default=Path("runs/plug_dcm"))
+    parser.add_argument("--output", type=Path, default=Path("runs/add_dcm"))
     args = parser.parse_args()
     started = time.perf_counter()
     print(
@@ -121,7 +121,7 @@ def adapter_changes_nothing() -> bool:
 
 
 def make_data(args: argparse.Namespace, seed: int) -> EpisodeDataModule:
-    """Episodes of generated shapes; the seed decides the training episodes, the test's are always the same."""
+    """Episodes of generated shapes; the seed sets the training episodes, and the test episodes are always the same."""
     return EpisodeDataModule(
         Shapes(args.fold),
         size=SIZE,
@@ -130,14 +130,14 @@ def make_data(args: argparse.Namespace, seed: int) -> EpisodeDataModule:
         episodes_per_epoch=BATCH * args.steps,
         test_episodes=args.test_episodes,
         seed=seed,
-        protocol_name="plug_dcm",
+        protocol_name="add_dcm",
         train_transform=TestTransform(SIZE),
     )
 
 
 def train_and_test(label: str, seed: int, args: argparse.Namespace) -> dict:
-    """Train a model from scratch and score its last state: nothing is picked by its score."""
-    # What Lightning and PyTorch say to each other is nothing to the reader of a table.
+    """Train a model from scratch and score its last state; no checkpoint is selected by its score."""
+    # Keep Lightning's messages out of the output.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     torch.set_num_threads(1)
@@ -153,7 +153,7 @@ def train_and_test(label: str, seed: int, args: argparse.Namespace) -> dict:
 
 
 def report(runs: list[dict], args: argparse.Namespace, seconds: float) -> None:
-    """Print the table (mean and standard deviation over the seeds), and write what it was made of."""
+    """Print the table (mean and standard deviation over the seeds), and write all runs to a file."""
     rows = []
     for label in MODELS:
         own, cells = [run for run in runs if run["model"] == label], []
@@ -163,7 +163,7 @@ def report(runs: list[dict], args: argparse.Namespace, seconds: float) -> None:
             cells.append(f"{statistics.mean(values):.1f}{spread}")
         rows.append((label, *cells, f"{own[0]['parameters']:,}"))
     protocol = make_data(args, 0).protocol()
-    print("\n" + table(("", "mIoU %", "FB-IoU %", "parameters"), rows))
+    print("\n" + text_table(("", "mIoU %", "FB-IoU %", "parameters"), rows))
     print(f"protocol: {protocol}; {args.steps} steps, {args.seeds} seed{'s' * (args.seeds > 1)}")
     settings = {name: value for name, value in vars(args).items() if name != "output"}
     versions = {"torch": torch.__version__, "python": platform.python_version()}

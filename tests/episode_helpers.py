@@ -1,4 +1,4 @@
-"""What the tests of episodes share."""
+"""Helpers that several tests of episodes share."""
 
 import torch
 

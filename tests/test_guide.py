@@ -1,4 +1,4 @@
-"""The guides: their blocks run and print what they say, their claims hold, and the adapter's example runs."""
+"""README and guides: their blocks run and print what they say, their claims hold, and the adapter's example runs."""
 
 import contextlib
 import difflib
@@ -19,9 +19,10 @@ from torch import nn
 from dpcn_modules import DCMInteraction
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDE = ROOT / "docs" / "guide" / "plug_dcm.md"
-HOSTS = ROOT / "docs" / "guide" / "hosts.md"
-EXAMPLE = ROOT / "examples" / "plug_dcm_into_your_model.py"
+GUIDE = ROOT / "docs" / "guide" / "adapter.md"
+HOSTS = ROOT / "docs" / "guide" / "host_networks.md"
+EXAMPLE = ROOT / "examples" / "add_dcm_to_your_model.py"
+README = ROOT / "README.md"
 
 
 def fences(page: Path = GUIDE) -> list[tuple[str, str]]:
@@ -54,7 +55,19 @@ def guide() -> tuple[dict, list[str]]:
     return run_blocks(GUIDE)
 
 
-def test_the_guide_to_the_hosts_runs() -> None:
+def test_the_python_blocks_of_the_readme_run() -> None:
+    names, printed = run_blocks(README)
+    assert printed == ["torch.Size([64, 64])\n", ""]
+    trained = {name for name, parameter in names["model"].named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all(name.startswith("interaction.") for name in trained)
+
+
+def test_the_readme_fits_two_screens() -> None:
+    assert len(README.read_text().splitlines()) <= 110
+
+
+def test_the_guide_to_the_host_networks_runs() -> None:
     names, printed = run_blocks(HOSTS)
     assert printed[-1] == "True\n"
     assert names["host"].interaction is None
@@ -119,7 +132,7 @@ def test_every_parameter_of_the_adapter_has_a_gradient_in_every_step(foreground:
         optimiser.zero_grad()
         adapter(feat, feat, mask).square().sum().backward()
         assert all(parameter.grad is not None for parameter in adapter.parameters())
-        moved.append(any(parameter.grad.any() for parameter in adapter.dynamic_convolution.parameters()))
+        moved.append(any(parameter.grad.any() for parameter in adapter.generator.parameters()))
         optimiser.step()
     assert moved == [False, bool(foreground)]
 
@@ -140,8 +153,8 @@ def test_the_example_trains_both_models_and_prints_their_table(tmp_path: Path) -
     assert "the logits are bit for bit those without: True" in done.stdout
     for label in ("MyModel", "MyModelWithDCM"):
         assert re.search(rf"^{label} +\d+\.\d ± \d+\.\d +\d+\.\d ± \d+\.\d +\d+,\d+$", done.stdout, re.MULTILINE)
-    assert re.search(r"^protocol: plug_dcm: shapes fold 0 test .* 4 episodes.*; 2 steps, 2 seeds$", done.stdout, re.M)
-    result = json.loads((tmp_path / "runs" / "plug_dcm" / "result.json").read_text())
+    assert re.search(r"^protocol: add_dcm: shapes fold 0 test .* 4 episodes.*; 2 steps, 2 seeds$", done.stdout, re.M)
+    result = json.loads((tmp_path / "runs" / "add_dcm" / "result.json").read_text())
     runs = [(run["model"], run["seed"]) for run in result["runs"]]
     assert runs == [("MyModel", 0), ("MyModelWithDCM", 0), ("MyModel", 1), ("MyModelWithDCM", 1)]
     assert all(0 <= run["miou"] <= 1 and 0 <= run["fb_iou"] <= 1 for run in result["runs"])

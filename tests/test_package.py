@@ -12,42 +12,48 @@ import dpcn_modules
 SOURCE = Path(dpcn_modules.__file__).parent
 PUBLIC = {
     "": "CANet DCM DPCN FFM PANet PFENet SAM DCMInteraction DynamicConvolutionModule FeatureFilteringModule "
-    "FewShotSegmenter Prediction SupportActivationModule add_dcm build_model load_model remove_dcm",
-    "functional": "dynamic_conv2d dynamic_conv2d_multi foreground_pool masked_average_pool prior_mask "
-    "region_activation resize_mask",
-    "modules": "ASPP DCM DCMInteraction Decoder DynamicConvolutionModule FFM FeatureFilteringModule SAM "
-    "SupportActivationModule",
-    "models": "BACKBONES Backbone CANet CANetSettings Checkpoint DPCN DPCNSettings FewShotNetwork Host MODELS PANet "
-    "PANetSettings PFENet PFENetSettings build_backbone build_model load_model read_checkpoint",
-    "adapters": "add_dcm remove_dcm train_adapter_only",
-    "training": "EpisodeDataModule EpisodeIoU FewShotTask Score episode_loss mask_loss",
-    "evaluation": "FUSIONS FeatureCache Fusion NamedProtocol PROTOCOLS Protocol best_prior_threshold fuse_scales "
-    "fuse_shots logits_at_original_size one_shot_logits predicted_mask",
+    "FewShotSegmenter Prediction SupportActivationModule add_dcm build_model list_backbones list_models load_model "
+    "remove_dcm",
+    "functional": "describe_backends dynamic_conv2d dynamic_conv2d_multi episode_loss foreground_pool mask_loss "
+    "masked_average_pool prior_mask region_activation resize_mask",
+    "modules": "ASPP DCM DCMInteraction Decoder DynamicConvolutionModule FFM FeatureFilteringModule KernelApplication "
+    "KernelGenerator SAM SupportActivationModule",
+    "models": "BACKBONES Backbone CANet CANetSettings Checkpoint DPCN DPCNSettings FUSIONS FewShotNetwork Fusion "
+    "HostNetwork MODELS PANet PANetSettings PFENet PFENetSettings Settings add_dcm build_backbone build_model "
+    "fuse_shots list_backbones list_models load_model read_checkpoint remove_dcm settings_of train_adapter_only",
+    "training": "EpisodeDataModule FewShotTask",
+    "evaluation": "EpisodeIoU FeatureCache NamedProtocol PROTOCOLS Predictor Protocol Score best_prior_threshold "
+    "evaluate fuse_scales logits_at_original_size predicted_mask score_batch",
 }
-ROOMS = {
+PACKAGES = {
     "_checks": set(),
     "interface": set(),
-    "functional": {"_checks"},
+    "functional": {"_checks", "interface"},
     "modules": {"_checks", "functional"},
     "models": {"_checks", "functional", "interface", "modules"},
-    "adapters": {"_checks", "models", "modules"},
     "data": {"_checks"},
-    "evaluation": {"_checks", "data", "functional", "interface"},
-    "training": {"_checks", "data", "evaluation", "functional", "interface"},
+    "evaluation": {"_checks", "data", "functional", "interface", "models", "__version__"},
+    "training": {"_checks", "data", "evaluation", "functional", "interface", "models", "__version__"},
     "viz": {"_checks", "data"},
     "segmenter": {"_checks", "data", "evaluation", "interface", "models"},
 }
 
 
-@pytest.mark.parametrize("room", PUBLIC)
-def test_the_public_names_are_these(room):
-    module = __import__(f"dpcn_modules.{room}".rstrip("."), fromlist=["x"])
-    assert sorted(module.__all__) == sorted(PUBLIC[room].split())
+@pytest.mark.parametrize("package", PUBLIC)
+def test_the_public_names_are_these(package):
+    module = __import__(f"dpcn_modules.{package}".rstrip("."), fromlist=["x"])
+    assert sorted(module.__all__) == sorted(PUBLIC[package].split())
     assert all(getattr(module, name) is not None for name in module.__all__)
 
 
+def test_dir_lists_what_is_imported_on_first_use():
+    code = "import dpcn_modules as d; print(sorted(set(d.__all__) - set(dir(d))), 'FewShotSegmenter' in vars(d))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[] False"
+
+
 def imports_of(path):
-    """Rooms that a file imports."""
+    """Packages and modules that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module == "dpcn_modules":
@@ -59,12 +65,27 @@ def imports_of(path):
         yield from (name.split(".")[1] for name in names if name.startswith("dpcn_modules."))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_rooms_below_it(room):
-    files = [SOURCE / f"{room}.py"] if (SOURCE / f"{room}.py").is_file() else list((SOURCE / room).rglob("*.py"))
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_packages_below_it(package):
+    single = SOURCE / f"{package}.py"
+    files = [single] if single.is_file() else list((SOURCE / package).rglob("*.py"))
     assert files
-    found = {name for path in files for name in imports_of(path)} - {room}
-    assert found <= ROOMS[room]
+    found = {name for path in files for name in imports_of(path)} - {package}
+    assert found <= PACKAGES[package]
+
+
+def test_no_package_imports_a_private_file_of_another():
+    strangers = []
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in modules:
+                package, *inner = module.removeprefix("dpcn_modules.").split(".")
+                private = module.startswith("dpcn_modules.") and any(part.startswith("_") for part in inner)
+                if private and path.relative_to(SOURCE).parts[0] != package:
+                    strangers.append(f"{path.name}: {module}")
+    assert strangers == []
 
 
 def test_only_the_command_line_knows_itself():

@@ -24,7 +24,7 @@ NUMBERS = {
 
 @pytest.fixture
 def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """VOC with a training and a test image, SBD with three more, whose numbers count as the full ones."""
+    """VOC with a training and a test image and SBD with three more; the expected full numbers are set to theirs."""
     for folder in ("voc/JPEGImages", "voc/SegmentationClass", f"voc/{LISTS}", "sbd/cls"):
         (tmp_path / folder).mkdir(parents=True)
     mask = np.full((4, 6), 3, np.uint8)
@@ -49,7 +49,7 @@ def run(downloads: Path, *arguments: str, sbd: bool = True) -> int:
 
 
 def rows(capsys: pytest.CaptureFixture[str], title: str) -> dict[str, str]:
-    """What was printed below a title."""
+    """The printed rows below a title."""
     found: dict[str, str] = {}
     current = ""
     for line in capsys.readouterr().out.splitlines():
@@ -177,7 +177,7 @@ def coco_content(prefix: str) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture
 def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """COCO 2014 with nine images in either split, which count as the full number."""
+    """COCO 2014 with nine images in either split; the expected full numbers are set to nine."""
     root = tmp_path / "coco"
     (root / "annotations").mkdir(parents=True)
     for name in ("train2014", "val2014"):

@@ -1,4 +1,4 @@
-"""Small data sets on disk, written anew for every test."""
+"""Small data sets on disk, written for every test."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ LISTS = Path("ImageSets", "Segmentation")
 
 
 def paint(classes: Sequence[int], *, number: int, size: tuple[int, int] = (60, 80)) -> np.ndarray:
-    """A mask with one 20 x 20 square per class, a void frame, and its place varied by the number."""
+    """A mask with one 20 x 20 square per class and a void row; the number varies the position."""
     mask = np.zeros(size, dtype=np.uint8)
     for position, class_id in enumerate(classes):
         left = 2 + 22 * position + number % 3
@@ -34,7 +34,7 @@ def write_voc_image(root: Path, name: str, classes: Sequence[int], number: int, 
 
 @pytest.fixture
 def make_voc(tmp_path: Path) -> VocMaker:
-    """Writes a VOC folder: ``train`` images with two classes each, ``val`` with one, every class thrice."""
+    """Writes a VOC folder: ``train`` images with two classes each, ``val`` images with one, each class three times."""
 
     def make(masks: str = "SegmentationClassAug") -> Path:
         root = tmp_path / "VOC2012"
@@ -78,7 +78,7 @@ def class_folders(tmp_path: Path) -> Path:
 
 
 class MemorySource:
-    """Images in memory: the classes of each are given, tiny ones (below the area rule) apart."""
+    """Images in memory with the given classes; the tiny ones are present but too small to count."""
 
     name = "memory"
 
@@ -86,23 +86,23 @@ class MemorySource:
         self._counted = counted
         self._tiny = tiny or [set() for _ in counted]
         self.class_names = {each: f"class {each}" for each in sorted(set().union(*counted, *self._tiny))}
-        self.images = [image for image, classes in enumerate(counted) if classes]
+        self.images = [image_id for image_id, classes in enumerate(counted) if classes]
         self.reads = 0
 
     def images_of(self, class_id: int) -> list[int]:
-        return [image for image, classes in enumerate(self._counted) if class_id in classes]
+        return [image_id for image_id, classes in enumerate(self._counted) if class_id in classes]
 
-    def classes_of(self, image: int) -> list[int]:
-        return sorted(self._counted[image] | self._tiny[image])
+    def classes_of(self, image_id: int) -> list[int]:
+        return sorted(self._counted[image_id] | self._tiny[image_id])
 
-    def image_name(self, image: int) -> str:
-        return f"image {image}"
+    def image_name(self, image_id: int) -> str:
+        return f"image {image_id}"
 
-    def load(self, image: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def load(self, image_id: int) -> tuple[torch.Tensor, torch.Tensor]:
         self.reads += 1
-        height, width = 40 + image, 50
+        height, width = 40 + image_id, 50
         mask = torch.zeros(height, width, dtype=torch.uint8)
-        for position, class_id in enumerate(self.classes_of(image)):
+        for position, class_id in enumerate(self.classes_of(image_id)):
             mask[5:25, 15 * position : 15 * position + 12] = class_id
         mask[-1] = 255
         return (mask * 10).expand(3, -1, -1).contiguous(), mask

@@ -1,4 +1,4 @@
-"""Filled boxes: by hand, against a flood fill, and what they keep of a mask."""
+"""Filled boxes: examples by hand, a comparison with a flood fill, and void pixels."""
 
 import importlib.util
 
@@ -18,7 +18,7 @@ def drawn(*rows: str) -> Tensor:
 
 
 def flood_filled_boxes(mask: np.ndarray) -> np.ndarray:
-    """The oracle: floods each piece of foreground in eight directions, and fills from its corners."""
+    """The reference: flood-fills each component in eight directions and fills its bounding box."""
     boxes, unseen = mask.copy(), mask == 1
     for seed in np.argwhere(unseen):
         flooded, todo = [], [tuple(seed)] if unseen[tuple(seed)] else []

@@ -1,4 +1,4 @@
-"""Reading images and masks: every kind of pixel, every kind of broken file."""
+"""Reading images and masks of all pixel formats, and broken files."""
 
 import struct
 import zlib
@@ -24,7 +24,7 @@ def channels_first(pixels: np.ndarray) -> torch.Tensor:
 
 
 def write_png_16_bit_rgb(path: Path, pixels: np.ndarray) -> None:
-    """PIL cannot write this kind."""
+    """A file in a format that PIL can read but not write."""
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)))

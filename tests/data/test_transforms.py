@@ -1,4 +1,4 @@
-"""PFENet's augmentation and the test canvas: geometry, padding, the crop rule, and where chance comes from."""
+"""PFENet's augmentation and the test canvas: geometry, padding, the crop rule, and random numbers."""
 
 import pickle
 from pathlib import Path
@@ -26,7 +26,7 @@ def square(height: int, width: int, top: int, left: int, side: int) -> torch.Ten
 
 
 def colour_of(mask: torch.Tensor) -> torch.Tensor:
-    """An image that shows its own mask: white where it is 1, black elsewhere."""
+    """An image that is white where its mask is 1 and black elsewhere."""
     return ((mask == 1) * 255).to(torch.uint8).expand(3, -1, -1)
 
 

@@ -1,4 +1,4 @@
-"""Overlays: fill, outline and the line around it, and nothing else."""
+"""Overlays: fill, outline and the black line around it."""
 
 import subprocess
 import sys
@@ -82,12 +82,12 @@ def test_overlay_takes_masks_of_any_dtype_and_edits_neither_argument(dtype: torc
         ({"width": 0}, ValueError, "``width``: expected at least 1, got 0"),
     ],
 )
-def test_overlay_names_what_is_wrong(arguments: dict[str, object], error: type[Exception], text: str) -> None:
+def test_overlay_rejects_invalid_arguments(arguments: dict[str, object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         overlay(**{"image": grey(), "mask": square(), **arguments})
 
 
-def test_overlay_and_the_room_can_be_imported_without_matplotlib() -> None:
+def test_overlay_works_without_matplotlib() -> None:
     script = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "import torch; from dpcn_modules.viz import overlay\n"

@@ -1,4 +1,4 @@
-"""Episode strips: which panels there are, what they show, and that nothing is cut off."""
+"""Episode strips: panels, their contents, and the layout."""
 
 import sys
 from pathlib import Path
@@ -44,7 +44,7 @@ def one_row(tmp_path_factory: pytest.TempPathFactory):
 
 
 def shown(figure) -> dict[str, Tensor]:
-    """What the panels of the first row show, by title."""
+    """Title to content of the panels in the first row."""
     axes = [axis for axis in figure.axes if axis.get_title()]
     return {axis.get_title(): torch.tensor(axis.images[0].get_array().data) for axis in axes}
 
@@ -90,7 +90,7 @@ def test_strip_gives_the_iou_without_void_pixels(tmp_path: Path) -> None:
     target[4:8] = 255
     rows = [episode(), episode(target=target), episode(prediction=torch.zeros(40, 32), target=torch.zeros(40, 32))]
     figure = episode_strip(rows, tmp_path / "strip.png")
-    # 4 of 12 columns are shared; void rows do not change that; nothing found where nothing is.
+    # 4 of 12 columns overlap; void rows do not change that; two empty masks agree.
     assert [axis.get_xlabel() for axis in figure.axes[7:-1:9]] == ["IoU 0.33", "IoU 0.33", "IoU 1.00"]
 
 
@@ -98,7 +98,11 @@ def test_support_and_ground_truth_have_one_colour_and_predictions_another(one_ro
     panels = shown(one_row)
     blue, orange = torch.tensor([0, 160, 255]), torch.tensor([255, 85, 0])
     assert panels["query"].unique().tolist() == [60]
-    for title, colour, other in (("support", blue, orange), ("ground truth", blue, orange), ("prediction", orange, blue)):
+    for title, colour, other in (
+        ("support", blue, orange),
+        ("ground truth", blue, orange),
+        ("prediction", orange, blue),
+    ):
         assert (panels[title] == colour).all(-1).any()
         assert not (panels[title] == other).all(-1).any()
 
@@ -180,7 +184,7 @@ def test_nothing_is_cut_off(tmp_path: Path, rows: list[EpisodeRow], note: str) -
         ([episode()], "strip", r"``path``: expected a suffix among"),
     ],
 )
-def test_strip_names_what_is_wrong(tmp_path: Path, rows: list[EpisodeRow], name: str, text: str) -> None:
+def test_strip_rejects_invalid_arguments(tmp_path: Path, rows: list[EpisodeRow], name: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         episode_strip(rows, tmp_path / name)
 

@@ -24,13 +24,15 @@ _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)  # values of the EXIF tag that swap height
 def open_upright(path: str | PathLike[str]) -> Image.Image:
     """Read a whole image file and rotate it by its EXIF orientation; errors name the file."""
     with _opened(path) as image:
-        return _loaded(image)
+        image.load()
+        return ImageOps.exif_transpose(image)
 
 
 def upright(image: Image.Image, name: str) -> Image.Image:
     """Decode an image that PIL opened, and rotate it by its EXIF orientation."""
     with _decode_errors(name):
-        return _loaded(image)
+        image.load()
+        return ImageOps.exif_transpose(image)
 
 
 def image_size(path: str | PathLike[str]) -> tuple[int, int]:
@@ -60,11 +62,6 @@ def _decode_errors(name: str) -> Iterator[None]:
             f"{name}: cannot be decoded ({error}); the file is truncated, damaged or not an image: "
             f"copy or save it again."
         ) from error
-
-
-def _loaded(image: Image.Image) -> Image.Image:
-    image.load()
-    return ImageOps.exif_transpose(image)
 
 
 def rgb_tensor(image: Image.Image, name: str) -> Tensor:

@@ -55,7 +55,8 @@ def episode_strip(
     networks = [title for title in used if title not in (*fixed, TARGET)]
     titles = [*(title for title in fixed if title in used), *networks, TARGET]
     shown_maps = [titles.index(title) for title in maps if title in used]
-    heights = [max(_height(cell) for cell in row.values()) for row in cells]
+    shapes = [[cell.content.shape[-2:] for cell in row.values()] for row in cells]
+    heights = [min(_TALLEST, max(height / width for height, width in row)) for row in shapes]
     inches = _CELL * sum(heights) + 0.18 * len(rows) + (0.75 if shown_maps else 0.3)
     figure = new_figure(0.4 + _CELL * len(titles), inches)
     axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
@@ -67,12 +68,6 @@ def episode_strip(
         _draw_scale(figure, axes[:, shown_maps].ravel().tolist())
     save_figure(figure, path, note)
     return figure
-
-
-def _height(cell: Cell) -> float:
-    """Height over width of a cell, at most `_TALLEST`."""
-    height, width = cell.content.shape[-2:]
-    return min(_TALLEST, height / width)
 
 
 def _draw_row(axes: Mapping[str, Any], cells: Mapping[str, Cell], label: str) -> None:

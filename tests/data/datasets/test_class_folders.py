@@ -1,4 +1,4 @@
-"""A folder per class: both layouts of masks, held-out classes, and files that do not pair."""
+"""Class folders: both layouts of masks, held-out classes, and images without a matching mask."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def test_void_stays_void(class_folders: Path) -> None:
     assert torch.unique(mask).tolist() == [0, 1, 255]
 
 
-def test_image_without_foreground_is_not_drawn(class_folders: Path) -> None:
+def test_image_without_foreground_is_not_sampled(class_folders: Path) -> None:
     Image.new("L", (80, 60)).save(class_folders / "cup" / "2.png")
     source = ClassFolders(class_folders).split("test")
     assert [source.image_name(each) for each in source.images_of(2)] == [

@@ -1,4 +1,4 @@
-"""COCO-20i: folds, drawn masks and the folder that keeps them, and files that are not as they should be."""
+"""COCO-20i: folds, drawn masks and their cache, and invalid files."""
 
 import importlib.util
 import json
@@ -93,7 +93,7 @@ def tiny(root: Path, fold: int = 0, **changes: Any) -> Coco20i:
 
 
 def masks_of(source: Any) -> dict[int, np.ndarray]:
-    """The masks by COCO's number of the image."""
+    """COCO's image id to mask."""
     return {int(source.image_name(i).split(".")[0]): source.load(i)[1].numpy() for i in source.images}
 
 
@@ -245,7 +245,7 @@ def test_files_of_a_year_are_found_by_their_usual_names(root: Path, year: Any) -
     assert f"test, instances_val{year}.json (4 images" in data.split("test").name
 
 
-# --- the folder that keeps the masks
+# --- the cache of the masks
 
 
 def test_masks_are_drawn_once_and_the_second_start_reads_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +377,7 @@ def test_two_processes_may_build_at_once(root: Path) -> None:
         np.testing.assert_array_equal(mask, expected[number])
 
 
-# --- files that are not as they should be
+# --- invalid files
 
 
 def test_missing_folder_shows_expected_tree(tmp_path: Path) -> None:
@@ -524,12 +524,12 @@ def test_missing_pycocotools_names_the_pip_command(root: Path, monkeypatch: pyte
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keeps the masks of the real images for all tests."""
+    """A cache of the real images' masks, shared by all tests."""
     return tmp_path_factory.mktemp("kept")
 
 
 def on_boundary(mask: np.ndarray) -> np.ndarray:
-    """Where one of the eight neighbours has another value."""
+    """The pixels with a neighbour, of eight, that has another value."""
     height, width = mask.shape
     padded = np.pad(mask, 1, mode="edge")
     shifts = [(y, x) for y in range(3) for x in range(3)]
@@ -538,7 +538,7 @@ def on_boundary(mask: np.ndarray) -> np.ndarray:
 
 @pytest.mark.real_data
 def test_real_masks_differ_from_given_ones_at_outlines_only(real_data: Path, kept: Path) -> None:
-    """The given masks are not pycocotools': they keep a pixel if half of it is covered (16 samples)."""
+    """The given masks come from another renderer, which sets a pixel if half of it is covered (16 samples)."""
     root = real_data / "coco_subset"
     source = Coco20i(root, 0, cache=kept, min_area=1, **ONE_FILE).split("test")
     others = Coco20i(root, 0, cache=kept, min_area=1, **ONE_FILE).split("train")
@@ -551,7 +551,7 @@ def test_real_masks_differ_from_given_ones_at_outlines_only(real_data: Path, kep
         odd = mask != given
         differing += int(odd.sum())
         assert not (odd & ~on_boundary(mask) & ~on_boundary(given)).any(), name
-        # The outlines decide neither which classes are present nor which reach the area from which on they count.
+        # The edges change neither which classes are present nor which are large enough to count.
         found, wanted = (np.bincount(each.ravel(), minlength=256) for each in (mask, given))
         np.testing.assert_array_equal(found[:81] > 0, wanted[:81] > 0)
         np.testing.assert_array_equal(found[:81] >= 2048, wanted[:81] >= 2048)

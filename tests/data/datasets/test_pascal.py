@@ -1,4 +1,4 @@
-"""PASCAL-5i: folds, lists, the area and novel-class rules, and folders that are not as they should be."""
+"""PASCAL-5i: folds, lists, the area and novel-class rules, and invalid folders."""
 
 import pickle
 from pathlib import Path

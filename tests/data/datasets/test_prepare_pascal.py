@@ -1,4 +1,4 @@
-"""PASCAL-5i from the raw downloads: each rule's list, the masks, what is there already, and downloads with holes."""
+"""PASCAL-5i from the raw downloads: lists, masks, existing files and incomplete downloads."""
 
 import hashlib
 import importlib.util
@@ -68,7 +68,7 @@ def voc(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sbd(tmp_path: Path) -> Path:
-    """SBD with seven masks, three of them of images that VOC has masks of too."""
+    """SBD with seven masks, three of them of images that also have a VOC mask."""
     root = tmp_path / "benchmark_RELEASE" / "dataset"
     (root / "cls").mkdir(parents=True)
     write_list(root / "train.txt", SBD_TRAIN)

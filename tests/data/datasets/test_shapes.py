@@ -1,4 +1,4 @@
-"""Generated shapes: the same images everywhere, honest labels, folds that never meet, outlines that differ."""
+"""Generated shapes: reproducible images, correct labels, disjoint folds and distinct outlines."""
 
 import itertools
 import os
@@ -153,17 +153,17 @@ def test_number_of_distractors_spans_its_range():
     assert {len(images.classes_of(image_id)) for image_id in images.images} == {2, 3, 4}
 
 
-def test_without_clutter_and_texture_ground_and_object_are_plain():
+def test_without_clutter_and_texture_background_and_object_are_plain():
     images = Shapes(0, clutter=0, texture=0, **ALONE).split("test")
     for image_id in spread(images, 10):
         image, mask = images.load(image_id)
         for part in (mask == 0, mask > 0):
             _, counts = image[:, part].unique(dim=1, return_counts=True)
-            # All but the border, where object and ground mix.
+            # All pixels but those at the edges, where object and background mix.
             assert counts.max() >= 0.4 * part.sum()
 
 
-def test_object_stands_out_from_a_plain_ground():
+def test_object_stands_out_from_a_plain_background():
     images = Shapes(1, clutter=0, texture=0, **ALONE).split("test")
     for image_id in spread(images):
         image, mask = images.load(image_id)

@@ -1,4 +1,4 @@
-"""Batches of episodes: the same for any number of workers and ranks, collated without losing a pixel."""
+"""Batches of episodes: independent of workers and ranks, and collated without loss of pixels."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -207,7 +207,7 @@ def test_negative_item_is_an_error(source: ImageSource) -> None:
 
 
 def test_sampled_episodes_never_change(source: ImageSource) -> None:
-    """A change of these numbers changes every published episode: it needs a new name of the protocol."""
+    """A change of these numbers changes every published episode and needs a new protocol name."""
     sampled = [tuple(sample_episode(source, shot=2, seed=321, epoch=1, index=i)) for i in range(3)]
     assert sampled == [(1, 3, (1, 5)), (1, 4, (7, 5)), (1, 0, (7, 1))]
 

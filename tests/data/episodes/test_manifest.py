@@ -1,4 +1,4 @@
-"""Episodes as a file: written, read again, and refused where they are of other data."""
+"""Manifests: written, read, and refused for other data."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,9 @@ def test_specs_must_be_enough(dataset):
 
 def test_a_manifest_of_other_data_is_refused_with_the_first_differences(dataset, tmp_path):
     path = write(tmp_path / "a.jsonl", manifest_lines(dataset))
-    with pytest.raises(ValueError, match=r"expected episodes of shapes fold 1 .*not here: classes .*, line 2: .* and \d+ more"):
+    with pytest.raises(
+        ValueError, match=r"expected episodes of shapes fold 1 .*not here: classes .*, line 2: .* and \d+ more"
+    ):
         read_manifest(path, Shapes(1, image_size=32, images_per_class=20).split("test"), shot=2)
 
 
@@ -117,7 +119,7 @@ def test_views_show_the_same_images_at_further_sizes(dataset):
 
 
 def test_images_of_class_folders_are_told_apart(tmp_path):
-    """The files of all folders have the same names."""
+    """Images of different class folders may have the same file name."""
     for folder in ("cup", "plate"):
         (tmp_path / folder).mkdir()
         for name in ("1", "2", "3"):

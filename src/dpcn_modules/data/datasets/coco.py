@@ -88,14 +88,13 @@ class Coco20i:
         self._cache = None if cache is None or cache == "none" else self.root / cache
         self._progress = progress
         self._tree = _tree(str(year))
+        usual = "annotations/instances_{}.json"
+        train, val = f"train{year}", f"val{year}"
         self._annotations = {
-            "train": self.root / (train_annotations or f"annotations/instances_train{year}.json"),
-            "test": self.root / (test_annotations or f"annotations/instances_val{year}.json"),
+            "train": self.root / (train_annotations or usual.format(train)),
+            "test": self.root / (test_annotations or usual.format(val)),
         }
-        self._images = {
-            "train": self.root / (train_images or f"train{year}"),
-            "test": self.root / (test_images or f"val{year}"),
-        }
+        self._images = {"train": self.root / (train_images or train), "test": self.root / (test_images or val)}
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: there is no such folder.\n{self._tree}")
 
@@ -112,7 +111,11 @@ class Coco20i:
         held_out = coco_classes(self.fold, "test", self.folds)
         class_names = coco_classes(self.fold, split, self.folds)
         class_names = dict(chosen_classes(class_names, self.classes, fold=self.fold, split=split))
-        annotations, images = self._find(split)
+        annotations, images = self._annotations[split], self._images[split]
+        missing = [] if annotations.is_file() else [f"annotation file {annotations} (``{split}_annotations``)"]
+        missing += [] if images.is_dir() else [f"folder of images {images} (``{split}_images``)"]
+        if missing:
+            raise FileNotFoundError(f"{self.root}: there is no {' and no '.join(missing)}.\n{self._tree}")
         masks = CocoMasks(annotations, images, overlap=self.overlap, cache=self._cache, progress=self._progress)
         files, areas = masks.files, masks.areas
         rules = [f"area >= {self.min_area} px", f"overlap: {self.overlap}"]
@@ -123,14 +126,6 @@ class Coco20i:
         what = f"coco20i fold {self.fold} ({self.folds}) {split}"
         name = f"{what}, {annotations.name} ({len(files)} images, {', '.join(rules)})"
         return FileImages(name, class_names, files, areas, min_area=self.min_area, masks=masks)
-
-    def _find(self, split: Split) -> tuple[Path, Path]:
-        annotations, images = self._annotations[split], self._images[split]
-        missing = [] if annotations.is_file() else [f"annotation file {annotations} (``{split}_annotations``)"]
-        missing += [] if images.is_dir() else [f"folder of images {images} (``{split}_images``)"]
-        if missing:
-            raise FileNotFoundError(f"{self.root}: there is no {' and no '.join(missing)}.\n{self._tree}")
-        return annotations, images
 
 
 def _tree(year: str) -> str:

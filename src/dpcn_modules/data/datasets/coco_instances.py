@@ -1,4 +1,4 @@
-"""COCO's instances file: read and checked, and its instances drawn as masks of class ids."""
+"""Reads and checks COCO's instances file, and draws its instances as masks of class ids."""
 
 import contextlib
 import io

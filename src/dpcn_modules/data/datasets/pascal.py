@@ -76,7 +76,12 @@ class Pascal5i:
         self.classes = classes
         self.held_out = held_out
         self._lists = {"train": train_list, "test": test_list}
-        self._mask_folder = self._find_masks(mask_folder)
+        check_voc_folder(self.root, _TREE)
+        names = ("SegmentationClassAug", "SegmentationClass") if mask_folder is None else (mask_folder,)
+        found = [self.root / name for name in names if (self.root / name).is_dir()]
+        if not found:
+            raise FileNotFoundError(f"{self.root}: there is no mask folder {' or '.join(names)}.\n{_TREE}")
+        self._mask_folder = found[0]
 
     def split(self, split: Split) -> ImageSource:
         """Read a list and all its masks, and return the images of one split.
@@ -105,22 +110,12 @@ class Pascal5i:
         held_out = [value for value, name in enumerate(PASCAL_CLASSES, start=1) if name in self.held_out]
         return split_classes(PASCAL_CLASSES, held_out, split)
 
-    def _find_masks(self, mask_folder: str | None) -> Path:
-        check_voc_folder(self.root, _TREE)
-        names = ("SegmentationClassAug", "SegmentationClass") if mask_folder is None else (mask_folder,)
-        found = [self.root / name for name in names if (self.root / name).is_dir()]
-        if not found:
-            raise FileNotFoundError(f"{self.root}: there is no mask folder {' or '.join(names)}.\n{_TREE}")
-        return found[0]
-
     def _find_list(self, split: Split) -> Path:
-        wanted = str(self._lists[split])
-        folder = self.root / VOC_LISTS
-        is_path = wanted.endswith(".txt")
-        candidates = [Path(wanted), folder / wanted] if is_path else [folder / f"{wanted}.txt"]
-        found = [path for path in candidates if path.is_file()]
-        if found:
-            return found[0]
+        wanted, folder = str(self._lists[split]), self.root / VOC_LISTS
+        candidates = [Path(wanted), folder / wanted] if wanted.endswith(".txt") else [folder / f"{wanted}.txt"]
+        for path in candidates:
+            if path.is_file():
+                return path
         known = ", ".join(sorted(path.stem for path in folder.glob("*.txt"))) or "none"
         raise FileNotFoundError(
             f"``{split}_list``: there is no list {wanted!r}; lists in {folder}: {known}. Name one of them, or "
@@ -129,32 +124,26 @@ class Pascal5i:
 
     def _read_list(self, path: Path) -> list[LabelledFile]:
         files: dict[Path, LabelledFile] = {}
-        lines = path.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, start=1):
-            words = line.split()
-            if not words:
-                continue
-            if len(words) > 2:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            match line.split():
+                case []:
+                    continue
+                case [name]:
+                    image, mask = self.root / "JPEGImages" / f"{name}.jpg", self._mask_folder / f"{name}.png"
+                case [name, mask_name]:
+                    # Published lists write the paths with and without a leading slash.
+                    image, mask = self.root / name.lstrip("/"), self.root / mask_name.lstrip("/")
+                case _:
+                    raise ValueError(
+                        f"{path}, line {number}: expected an id or 'image mask', got {line!r}; "
+                        f"write paths without spaces, relative to {self.root}."
+                    )
+            if image in files:
                 raise ValueError(
-                    f"{path}, line {number}: expected an id or 'image mask', got {line!r}; "
-                    f"write paths without spaces, relative to {self.root}."
-                )
-            file = self._labelled_file(words)
-            if file.image in files:
-                raise ValueError(
-                    f"{path}, line {number}: {words[0]} is listed twice, so that a query could be its own "
+                    f"{path}, line {number}: {name} is listed twice, so that a query could be its own "
                     f"support; remove one of the lines."
                 )
-            files[file.image] = file
+            files[image] = LabelledFile(image.name, image, mask)
         if not files:
             raise ValueError(f"{path}: the list is empty; expected one id or 'image mask' per line.")
         return list(files.values())
-
-    def _labelled_file(self, words: list[str]) -> LabelledFile:
-        if len(words) == 1:
-            image = self.root / "JPEGImages" / f"{words[0]}.jpg"
-            mask = self._mask_folder / f"{words[0]}.png"
-        else:
-            # Published lists write the paths with and without a leading slash.
-            image, mask = (self.root / word.lstrip("/") for word in words)
-        return LabelledFile(image.name, image, mask)

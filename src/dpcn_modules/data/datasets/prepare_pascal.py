@@ -142,23 +142,14 @@ def _relative(out: Path, root: Path) -> str | None:
 
 
 class _Downloads:
-    """The images and masks of both downloads.
-
-    Attributes:
-        voc: the files of VOC.
-        sbd: the files of SBD, or None.
-        pool: the ids of SBD or, without it, of the existing masks beside VOC's own.
-        sources: id to the mask to use.
-        lists: the ids of each training list; None if data for the list is missing.
-    """
+    """The images and masks of both downloads, and the ids of each list (None if data for it is missing)."""
 
     def __init__(self, voc: VocFolder, sbd: SbdFolder | None) -> None:
         self.voc = voc
         self.sbd = sbd
-        if sbd is None:
-            self.pool = {path.stem for path in (voc.root / _AUG).glob("*.png")} - voc.train - voc.val
-        else:
-            self.pool = {*sbd.train, *sbd.val}
+        # The ids of SBD or, without it, of the masks that are there already beside VOC's own.
+        existing = {path.stem for path in (voc.root / _AUG).glob("*.png")} - voc.train - voc.val
+        self.pool = existing if sbd is None else {*sbd.train, *sbd.val}
         self.sources = {name: self._source(name) for name in sorted({*voc.train, *voc.val, *self.pool})}
         self._noval_name, self._noval = self._find_noval() if self.pool else ("", None)
         self.lists = {

@@ -22,10 +22,10 @@ def draw_background(rng: Rng, colour: Floats, size: int, clutter: float) -> Floa
         *line, width = (rng.random(5) * (2 * size)).tolist()
         pencil.line(line, fill=stroke, width=2 + int(width / 16))
         pencil.polygon(_blob(rng, 2 * size), fill=blob)
-    drawn = np.asarray(layer.reduce(2)).transpose(2, 0, 1).astype(np.float32)  # (4, S, S)
-    covered = drawn[3] / 255
+    painted = np.asarray(layer.reduce(2)).transpose(2, 0, 1).astype(np.float32)  # (4, S, S)
+    covered = painted[3] / 255
     image *= 1 - covered
-    image += drawn[:3]
+    image += painted[:3]
     shade = _pattern(rng, size) * covered * np.float32(0.6 * clutter)
     image += shade * (random_colour(rng) - colour)[:, None, None]
     return image

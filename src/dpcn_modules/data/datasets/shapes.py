@@ -183,8 +183,8 @@ class ShapeImages:
         rng = np.random.default_rng((self._shapes.seed, self._shapes.fold, self._split == "test", image_id))
         least, most = self._shapes.settings.distractors
         others = [class_id for class_id in self._distractors if class_id != target]
-        drawn = rng.permutation(others)[: rng.integers(least, most + 1)]
-        return [target, *drawn.tolist()], rng
+        distractors = rng.permutation(others)[: rng.integers(least, most + 1)]
+        return [target, *distractors.tolist()], rng
 
 
 def _check_settings(settings: SceneSettings) -> None:

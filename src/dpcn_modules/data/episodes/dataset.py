@@ -117,9 +117,7 @@ class EpisodeDataset(Dataset[Episode]):
         self.further_transforms = further_transforms
         self.specs = specs
         if specs is not None and len(specs) < episodes:
-            raise ValueError(
-                f"``specs``: expected one for each of {episodes} episodes, got {len(specs)}; lower ``episodes``."
-            )
+            raise ValueError(f"``specs``: expected one for each of {episodes} episodes, got {len(specs)}.")
 
     def __len__(self) -> int:
         """Number of episodes in an epoch."""
