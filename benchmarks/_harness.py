@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: options, turns, clocks, memory and the result file. README.md holds the contract."""
+"""Shared by the speed benchmarks: options, turns, clocks, memory and the result file. README.md describes how."""
 
 import argparse
 import dataclasses
@@ -14,27 +14,30 @@ from typing import Any
 import torch
 from _machine import cache_bytes, command, commit, free_memory, hand_back_memory, hardware, resident
 
+from dpcn_modules.evaluation.results import text_table
+
 HERE = Path(__file__).resolve().parent
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GIB = 2**30
 LEAST_OTHER_DATA = 64 * 2**20
 QUICK = 1.0
-"""Seconds below which a run that is not counted goes before every one that is, where a contender asks for it."""
+"""Seconds below which every counted run is preceded by an uncounted one, for contenders with ``warm``."""
 Row = dict[str, Any]
+"""One measurement: labels and numbers by name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One way to do the work.
+    """One implementation of the work.
 
     Attributes:
-        call: the work; it is given what ``prepare`` returns, where there is one.
-        prepare: before every run, outside the clock.
-        may_fail: a RuntimeError of the first run (a compiler that is not there) is a reason to skip, not an end.
-        memory: its peak is measured, in a run of its own.
-        warm: a run that is not counted goes before every one that is, if they are quick: how much memory the one before
-            left to be had at once is not this one's affair.
-        ours: wrong values of it are a failure of the library, and of the run.
+        call: the work; it takes what ``prepare`` returns, if there is one.
+        prepare: called before every run, outside the clock.
+        may_fail: a RuntimeError of the first run (such as a missing compiler) skips the contender instead of ending.
+        memory: measure its peak, in a separate run.
+        warm: precede every counted run by an uncounted one if runs are quick, so that the memory left by the previous
+            contender does not affect the time.
+        ours: wrong values are a failure of the library and end the benchmark with status 1.
     """
 
     call: Callable[..., Any]
@@ -45,7 +48,7 @@ class Contender:
     ours: bool = False
 
     def ready(self) -> Callable[[], Any]:
-        """Prepare a run."""
+        """Prepare a run and return it."""
         if self.prepare is None:
             return self.call
         prepared = self.prepare()
@@ -63,11 +66,11 @@ class Bench:
 
     Attributes:
         args: the command line.
-        device: where the tensors are.
+        device: of the tensors.
         dtype: of the tensors.
         rows: the results, one for each contender and setting.
-        skipped: who was not timed, and why.
-        other_data: more than the caches hold; read before every run, so that nothing of it is in them.
+        skipped: contenders that were not timed, with reasons.
+        other_data: larger than the caches; read before every run to flush them.
     """
 
     def __init__(self, script: str, parser: argparse.ArgumentParser, *, repeats: int = 7, dtypes: bool = True) -> None:
@@ -99,12 +102,12 @@ class Bench:
         *,
         wrong: Callable[[str, Any], str | None] = lambda name, values: None,
     ) -> list[Row]:
-        """Look at the values of each contender, then at its memory, then let the right ones take turns on the clock.
+        """Check the values of each contender, measure its memory, then time those with correct values in turns.
 
         Args:
             contenders: by name.
-            labels: what the setting is; every row holds them.
-            wrong: given a name and what its work returned, why these values are not right, or None.
+            labels: the setting; part of every row.
+            wrong: takes a name and what its work returned; gives the reason why the values are wrong, or None.
         """
         peaks: dict[str, int | None] = {}
         for name, contender in contenders.items():
@@ -133,7 +136,7 @@ class Bench:
         return rows
 
     def time(self, contender: Contender) -> float:
-        """Seconds of one run, with nothing it reads in the caches."""
+        """Seconds of one run, with flushed caches."""
         work = contender.ready()
         if self.device.type == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -145,15 +148,15 @@ class Bench:
             torch.cuda.synchronize()
             del kept
             return start.elapsed_time(end) / 1e3
-        self.other_data.sum()  # read and not written: what is written would be brought home on the contender's time
+        self.other_data.sum()  # read, not written: dirty lines would be written back during the run
         begun = time.perf_counter()
         kept = work()
         taken = time.perf_counter() - begun
-        del kept  # only now: handing memory back is not part of the work
+        del kept  # after the clock has stopped: releasing memory is not part of the work
         return taken
 
     def peak_memory(self, contender: Contender) -> int | None:
-        """Bytes that a run needs beside what is there already, its results included; None where nobody counts."""
+        """Bytes that a run needs in addition to its inputs, results included; None if the system does not report it."""
         work = contender.ready()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -163,7 +166,7 @@ class Bench:
             return torch.cuda.max_memory_allocated() - before
         hand_back_memory()
         try:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew at what is resident now
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current resident set
         except OSError:
             work()
             return None
@@ -172,7 +175,7 @@ class Bench:
         return max(0, resident("VmHWM") - before)
 
     def fits(self, name: str, bytes_needed: float, labels: Row) -> bool:
-        """Say whether that much memory is free, and list the contender as skipped where it is not."""
+        """Whether that much memory is free; lists the contender as skipped if not."""
         free = free_memory(self.device)
         if free is None or bytes_needed <= free:
             return True
@@ -180,7 +183,7 @@ class Bench:
         return False
 
     def skip(self, name: str, reason: str, labels: Row | None = None) -> None:
-        """List who is not timed, and why."""
+        """List a contender that is not timed, with the reason."""
         self.skipped.append({**(labels or {}), "contender": name, "reason": reason})
         print(f"skipped: {name}: {reason}", flush=True)
 
@@ -198,10 +201,10 @@ class Bench:
             )
             for row in rows
         ]
-        print(f"\n{title}\n{table(head, lines)}", flush=True)
+        print(f"\n{title}\n{text_table(head, lines)}", flush=True)
 
     def write(self, **more: Any) -> None:
-        """Write the result; end with status 1 if values of the library were refused."""
+        """Write the result; exit with status 1 if values of the library were wrong."""
         out = self.args.out or HERE / "results" / f"{self.script.stem}_{self.device.type}.json"
         result = {
             "benchmark": self.script.stem,
@@ -239,18 +242,6 @@ def quartiles(times: Sequence[float]) -> dict[str, float]:
 
 
 def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """Norm of the difference, divided by the norm of what was expected."""
+    """Norm of the difference, divided by the norm of the expected tensor."""
     expected = expected.double()
     return ((got.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
-
-
-def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in (head, *lines)
-    )

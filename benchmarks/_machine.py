@@ -1,4 +1,4 @@
-"""What the benchmarks ask of the machine: memory, caches, its name, and which code it runs."""
+"""Facts about the machine and the code: memory, caches, hardware, command and commit."""
 
 import ctypes
 import os
@@ -19,19 +19,19 @@ UNKNOWN_CACHE = 128 * 2**20
 
 
 def hand_back_memory() -> None:
-    """Give freed memory back to the system, so that a peak is not hidden in it; where the C library can."""
+    """Return freed memory to the system if the C library can, so that it does not hide a peak."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def resident(field: str) -> int:
-    """Bytes of this process in memory, now (VmRSS) or at most (VmHWM)."""
+    """Resident bytes of this process, current (VmRSS) or peak (VmHWM)."""
     return 1024 * int(re.findall(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[0])
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that could be had, or None where nobody knows."""
+    """Free bytes, or None if the system does not report them."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info()[0]
@@ -41,7 +41,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def command(script: Path) -> str:
-    """What was typed; of absolute paths their last part, since they say nothing elsewhere."""
+    """The command line, with absolute paths reduced to their last part."""
     words = [re.sub(r"^(--[\w-]+=)?/.*/([^/]+)/?$", r"\1\2", word) for word in sys.argv[1:]]
     return shlex.join(["python", f"benchmarks/{script.name}", *words])
 
@@ -54,7 +54,7 @@ def cpu_name() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the code, with a plus where the files differ from it; None outside a repository."""
+    """The commit of the code, followed by + if files differ from it; None outside a repository."""
     if shutil.which("git") is None:
         return None
     describe = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
@@ -63,7 +63,7 @@ def commit() -> str | None:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Size of the largest cache, or a generous guess."""
+    """Size of the largest cache, or a large default if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).L2_cache_size
     sizes = [path.read_text().strip() for path in CACHES.glob("index*/size")]
@@ -71,7 +71,7 @@ def cache_bytes(device: torch.device) -> int:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What a result was measured on."""
+    """The hardware of a result."""
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),

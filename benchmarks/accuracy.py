@@ -1,16 +1,16 @@
 """Trains and tests networks side by side over several seeds, and prints one table.
 
-    python benchmarks/accuracy.py host networks                      # the seven models, three seeds: about an hour on 2 cores
-    python benchmarks/accuracy.py adapter                       # what the adapter's effect hangs on
+    python benchmarks/accuracy.py hosts      # seven models, three seeds: about an hour on 2 cores
+    python benchmarks/accuracy.py adapter    # kernel size, learning rate and place of the adapter
     python benchmarks/accuracy.py ablations --folds 0 1 2 3  # DPCN's tables 3, 5 and A1
-    python benchmarks/accuracy.py host networks --steps 2 --test-episodes 20 --seeds 0 --rows CANet "CANet + DCM"
-    python benchmarks/accuracy.py host networks --voc FOLDER --steps 20000 --accelerator gpu --precision bf16-mixed --workers 4
+    python benchmarks/accuracy.py hosts --steps 2 --test-episodes 20 --seeds 0 --rows CANet "CANet + DCM"
+    python benchmarks/accuracy.py hosts --voc FOLDER --steps 20000 --accelerator gpu --precision bf16-mixed --workers 4
 
 On generated shapes, or on the images of a VOC folder whose long side is about 240 px (`--voc`): trained on cat, dog,
 person, chair, sofa and car, tested on horse, sheep and cow.
 
-Every model of a study has the same backbone, budget, optimiser and episodes; one seed gives a host network the same start with
-the adapter and without. A run that is done leaves a file, and is not done again: a study that was cut off goes on there.
+Every model of a study has the same backbone, budget, optimiser and episodes; one seed gives a host network the same
+start with the adapter and without. A finished run leaves a file and is not repeated, so an interrupted study resumes.
 """
 
 import argparse
@@ -23,7 +23,6 @@ import logging
 import platform
 import shutil
 import statistics
-import subprocess
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _machine import commit
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
@@ -47,7 +47,7 @@ from dpcn_modules.data import (
     manifest_hash,
     manifest_lines,
 )
-from dpcn_modules.evaluation.results import file_hash, table
+from dpcn_modules.evaluation.results import file_hash, text_table
 from dpcn_modules.models import HostNetwork
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
@@ -60,61 +60,61 @@ VOC_AREA = 472  # the field's 2048 pixels, on images shrunk from 500 to 240
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ModelRow:
     """One line of a table.
 
     Attributes:
         network: its name for `build_model`.
-        changes: of its settings.
-        lr_multipliers: of its parts.
-        plug_after: the part of a host network whose output the adapter changes, in place of the query feature.
+        overrides: fields of its settings.
+        lr_multipliers: factors of the learning rate by part.
+        adapter_after: the part of a host network whose output the adapter changes, instead of the query feature.
     """
 
     network: str
-    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     lr_multipliers: dict[str, float] | None = None
     adapter_after: str | None = None
 
 
 STUDIES = {
     "hosts": {
-        "PANet": Row("panet_small"),
-        "CANet": Row("canet_small"),
-        "CANet + DCM": Row("canet_small_dcm"),
-        "PFENet": Row("pfenet_small"),
-        "PFENet + DCM": Row("pfenet_small_dcm"),
-        "baseline": Row("baseline_small"),
-        "DPCN": Row("dpcn_small"),
+        "PANet": ModelRow("panet_small"),
+        "CANet": ModelRow("canet_small"),
+        "CANet + DCM": ModelRow("canet_small_dcm"),
+        "PFENet": ModelRow("pfenet_small"),
+        "PFENet + DCM": ModelRow("pfenet_small_dcm"),
+        "baseline": ModelRow("baseline_small"),
+        "DPCN": ModelRow("dpcn_small"),
     },
-    # What the adapter's effect hangs on. Kernels of 1 x 1: as many parameters, but they see no neighbours.
+    # Kernels of 1 x 1 have the same number of parameters but do not cover neighbouring positions.
     "adapter": {
-        "CANet + DCM, kernels 1 x 1": Row("canet_small_dcm", {"kernel_size": 1}),
-        "PFENet + DCM, kernels 1 x 1": Row("pfenet_small_dcm", {"kernel_size": 1}),
-        "CANet + DCM, adapter's rate x 0.1": Row("canet_small_dcm", lr_multipliers={"interaction": 0.1}),
-        "CANet + DCM, adapter's rate x 3": Row("canet_small_dcm", lr_multipliers={"interaction": 3.0}),
-        "CANet + DCM, adapter after the comparison": Row("canet_small_dcm", adapter_after="attention"),
-        "PFENet + DCM, adapter after the merge": Row("pfenet_small_dcm", adapter_after="merge"),
+        "CANet + DCM, kernels 1 x 1": ModelRow("canet_small_dcm", {"kernel_size": 1}),
+        "PFENet + DCM, kernels 1 x 1": ModelRow("pfenet_small_dcm", {"kernel_size": 1}),
+        "CANet + DCM, adapter's rate x 0.1": ModelRow("canet_small_dcm", lr_multipliers={"interaction": 0.1}),
+        "CANet + DCM, adapter's rate x 3": ModelRow("canet_small_dcm", lr_multipliers={"interaction": 3.0}),
+        "CANet + DCM, adapter after the comparison": ModelRow("canet_small_dcm", adapter_after="attention"),
+        "PFENet + DCM, adapter after the merge": ModelRow("pfenet_small_dcm", adapter_after="merge"),
     },
     "ablations": {
-        "DPCN": Row("dpcn_small"),
-        "SAM + FFM": Row("dpcn_small", {"dcm": False}),
-        "FFM + DCM": Row("dpcn_small", {"sam": False}),
-        "SAM + DCM": Row("dpcn_small", {"ffm": False}),
-        "DCM: square": Row("dpcn_small", {"branches": ["square"]}),
-        "DCM: horizontal": Row("dpcn_small", {"branches": ["horizontal"]}),
-        "DCM: vertical, horizontal": Row("dpcn_small", {"branches": ["vertical", "horizontal"]}),
-        "DCM: parallel": Row("dpcn_small", {"generation": "parallel"}),
+        "DPCN": ModelRow("dpcn_small"),
+        "SAM + FFM": ModelRow("dpcn_small", {"dcm": False}),
+        "FFM + DCM": ModelRow("dpcn_small", {"sam": False}),
+        "SAM + DCM": ModelRow("dpcn_small", {"ffm": False}),
+        "DCM: square": ModelRow("dpcn_small", {"branches": ["square"]}),
+        "DCM: horizontal": ModelRow("dpcn_small", {"branches": ["horizontal"]}),
+        "DCM: vertical, horizontal": ModelRow("dpcn_small", {"branches": ["vertical", "horizontal"]}),
+        "DCM: parallel": ModelRow("dpcn_small", {"generation": "parallel"}),
     },
 }
 
 
 def main() -> None:
-    """Do the runs that are not done, and print the table."""
+    """Do the missing runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--rows", nargs="+", help="only these rows of the study")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--folds", type=int, nargs="+", default=[0], choices=range(4), help="the mean is over them")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0], choices=range(4), help="folds to average over")
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each run")
     parser.add_argument("--size", type=int, help=f"of the images: {SHAPES_SIZE} for shapes, {VOC_SIZE} for --voc")
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--workers", type=int, default=0, help="loader processes of each run")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="where each run leaves its files")
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="folder for the files of each run")
     parser.add_argument("--out", type=Path, help="the result; benchmarks/results/accuracy_STUDY[_voc][_foldsN].json")
     args = parser.parse_args()
     args.size = args.size or (VOC_SIZE if args.voc else SHAPES_SIZE)
@@ -135,7 +135,7 @@ def main() -> None:
         parser.error(f"--rows: expected some of {', '.join(rows)}, got {', '.join(sorted(unknown))}")
     labels = args.rows or list(rows)
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
-        # By seed first, so that what an interrupted study leaves can be compared.
+        # By seed first, so that the rows of an interrupted study can be compared.
         todo = itertools.product(args.seeds, args.folds, labels)
         tasks = {pool.submit(run, args, label, fold, seed): (label, fold, seed) for seed, fold, label in todo}
         for done in as_completed(tasks):
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str, Any]:
-    """Train a network from scratch and score its last state, unless that was done before."""
+    """Train a network from scratch and score its last state, unless its file exists."""
     row = STUDIES[args.study][label]
     budget = {
         "data": "voc" if args.voc else "shapes",
@@ -163,14 +163,14 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
     folder = args.runs / hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:12]
     if (folder / "score.json").is_file():
         return json.loads((folder / "score.json").read_text())
-    shutil.rmtree(folder, ignore_errors=True)  # what a run that was cut off left
-    # What Lightning and PyTorch say to each other is nothing to the reader of a table.
+    shutil.rmtree(folder, ignore_errors=True)  # files of an interrupted run
+    # Keep Lightning's messages out of the output.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     torch.set_num_threads(1)
     seed_everything(seed, verbose=False)
     data = make_data(args, fold, seed)
-    model = build_model(row.network, **row.changes)
+    model = build_model(row.network, **row.overrides)
     if row.adapter_after is not None:
         move_adapter(model, row.adapter_after)
     task = FewShotTask(model, schedule="adamw_one_cycle", lr=args.lr, lr_multipliers=row.lr_multipliers)
@@ -210,7 +210,7 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
 
 
 def move_adapter(host: HostNetwork, part: str) -> None:
-    """Let the adapter change what a part of the host network gives, instead of the query feature."""
+    """Let the adapter change the output of a part of the host network instead of the query feature."""
     kernels = []
 
     def remember(query_feat: Tensor, made: tuple[Tensor, ...]) -> Tensor:
@@ -218,19 +218,19 @@ def move_adapter(host: HostNetwork, part: str) -> None:
         return query_feat
 
     def change(module: torch.nn.Module, inputs: Any, feat: Tensor) -> Tensor:
-        return host.interaction.apply_kernels(feat, kernels.pop())
+        return host.interaction.interact(feat, kernels.pop())
 
     host._interact = remember
     host.get_submodule(part).register_forward_hook(change)
 
 
 def make_data(args: argparse.Namespace, fold: int, seed: int) -> EpisodeDataModule:
-    """The seed decides the training episodes; those of the test are the same for every run."""
+    """The seed sets the training episodes; the test episodes are the same for every run."""
     if args.voc:
         source = Pascal5i(args.voc, fold, classes=VOC_CLASSES, held_out=HELD_OUT, min_area=VOC_AREA)
     else:
-        # Loader processes would each remember their own.
-        source = Shapes(fold, image_size=args.size) if args.workers else RememberedShapes(fold, args.size)
+        # Each loader process would have a cache of its own.
+        source = Shapes(fold, image_size=args.size) if args.workers else CachedShapes(fold, args.size)
     return EpisodeDataModule(
         source,
         shot=args.shot,
@@ -247,23 +247,23 @@ def make_data(args: argparse.Namespace, fold: int, seed: int) -> EpisodeDataModu
     )
 
 
-class RememberedShapes:
-    """Generated images, each made once in a process: all networks of a fold and a seed see the same ones."""
+class CachedShapes:
+    """Generated images, each made once per process for all networks."""
 
     def __init__(self, fold: int, size: int) -> None:
-        self.split = functools.partial(remembered_images, fold, size)
+        self.split = functools.partial(cached_images, fold, size)
 
 
-@functools.lru_cache(maxsize=2)  # the two sides of a fold
-def remembered_images(fold: int, size: int, split: Split) -> ImageSource:
-    """The images of one side of a fold."""
+@functools.lru_cache(maxsize=2)  # the two splits of a fold
+def cached_images(fold: int, size: int, split: Split) -> ImageSource:
+    """The images of one split of a fold."""
     images = Shapes(fold, image_size=size).split(split)
     images.load = functools.cache(images.load)
     return images
 
 
 def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -> None:
-    """Print mean and spread of every row, and write every run."""
+    """Print mean and standard deviation of every row, and write every run."""
     lines = []
     for label, runs in results.items():
         by_fold = [[100 * run["miou"] for run in runs if run["fold"] == fold] for fold in args.folds]
@@ -283,7 +283,7 @@ def report(args: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -
     folds = [f"fold {fold}" for fold in args.folds] if len(args.folds) > 1 else []
     tests = [make_data(args, fold, 0) for fold in args.folds]
     protocols = [f"{test.protocol()}; episodes {manifest_hash(manifest_lines(test.test_dataset()))}" for test in tests]
-    print("\n" + table(("", *folds, "mIoU %", "FB-IoU %", "mIoU by seed", "loss", "parameters", "seconds"), lines))
+    print("\n" + text_table(("", *folds, "mIoU %", "FB-IoU %", "mIoU by seed", "loss", "parameters", "seconds"), lines))
     print(*protocols, f"{args.steps} steps of {args.batch} episodes, seeds {args.seeds}", sep="\n")
     machine = ("voc", "runs", "out", "processes", "workers")
     options = {name: value for name, value in vars(args).items() if name not in machine}
@@ -310,12 +310,6 @@ def mean_and_spread(values: list[float]) -> str:
     """The mean, and the standard deviation over the seeds where there are several."""
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{spread}"
-
-
-def commit() -> str:
-    """The commit, with a + where files differ from it."""
-    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Times the dynamic convolution: our backends, the ways people write it, and the least that must move.
+"""Time the dynamic convolution: our backends, common implementations, and the lower bound of memory traffic.
 
     python benchmarks/dynamic_conv.py
     python benchmarks/dynamic_conv.py --device cuda --dtype bfloat16
@@ -60,7 +60,7 @@ def unfold_and_einsum(x: Tensor, kernels_list: Sequence[Tensor]) -> list[Tensor]
 
 
 class Work:
-    """One setting: its tensors, its contenders, what is right, and what must move."""
+    """One setting: its tensors, contenders, expected values and memory traffic."""
 
     def __init__(self, bench: Bench, labels: Row) -> None:
         self.labels, self.bench = labels, bench
@@ -81,13 +81,13 @@ class Work:
         return list(torch.autograd.grad(run(x, kernels), [x, *kernels], grads))
 
     def contenders(self) -> dict[str, Contender]:
-        """All who can run; the others are listed with the reason."""
-        torch.compiler.reset()  # or the compiler gives up at the eighth setting
+        """All contenders that can run; the others are listed with a reason."""
+        torch.compiler.reset()  # the compiler otherwise stops at its limit of recompilations
         runs: dict[str, Run] = {}
         for name, backend in BACKENDS.items():
             reason = backend.why_not(self.x, self.kernels)
             if name == "reference" and not self.bench.args.reference:
-                reason = "a definition, not a contender; --reference times it"
+                reason = "the definition of correct values; --reference times it too"
             if reason is None:
                 runs[f"backend {name}"] = lambda x, kernels, name=name: dynamic_conv2d_multi(x, kernels, backend=name)
             else:
@@ -112,7 +112,7 @@ class Work:
         }
 
     def expected(self, sample: slice) -> list[Tensor]:
-        """What is right for one sample: the loops of the reference, in double precision."""
+        """The expected values of one sample: the loops of the reference, in double precision."""
         double = [
             [tensor[sample].detach().double().requires_grad_(self.backward) for tensor in tensors]
             for tensors in ([self.x], self.kernels, self.grads)
@@ -120,7 +120,7 @@ class Work:
         return self.do(BACKENDS["reference"].run, double[0][0], double[1], double[2])
 
     def bytes_to_move(self) -> int:
-        """The least: every input read once, every result written once; backward likewise."""
+        """The lower bound: every input is read once and every result written once; backward likewise."""
         kernels = sum(each.nbytes for each in self.kernels)
         forward = self.x.nbytes * (1 + len(self.kernels)) + kernels
         # Each result's gradient and x are read, that of x is written; kernels are read, their gradients written.
@@ -153,7 +153,7 @@ def measure(bench: Bench, labels: Row) -> None:
             for sample, every in zip(samples, expected, strict=True)
             for got, each in zip(values, every, strict=True)
         ]
-        right = all(error <= SAME[bench.dtype] for error in errors)  # not where one is not a number
+        right = all(error <= SAME[bench.dtype] for error in errors)  # False if one is NaN
         return None if right else f"relative errors up to {max(errors):.1e}"
 
     source = bench.other_data.repeat(2)
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--channels", type=positive, nargs="+", default=[256, 64, 128, 512])
     parser.add_argument("--sizes", type=positive, nargs="+", default=[60, 30, 81], help="side of the feature")
     parser.add_argument("--kernels", type=kernel, nargs="+", default=["dpcn", "3", "5", "7", "9"])
-    parser.add_argument("--reference", action="store_true", help="time the loops that define what is right, too")
+    parser.add_argument("--reference", action="store_true", help="also time the loops that define correct values")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     bench = Bench(__file__, parser)
     for labels in settings(bench.args):

@@ -1,11 +1,11 @@
-"""Times whole networks on episodes: by stage, with the support encoded anew or kept, eager, compiled and in bfloat16.
+"""Time whole networks on episodes: by stage, with the support encoded each time or once, eager, compiled, in bfloat16.
 
     python benchmarks/episode.py
     python benchmarks/episode.py --device cuda --batches 1 8 --compile off on --bf16 off on
     python benchmarks/episode.py --models dpcn_small --size 97
 
-The weights are random, since time does not hang on them. A stage that a network does not have is "-"; in a host network, DCM is
-its adapter. "rest" is what no stage counts (reductions, comparisons, PFENet's and CANet's heads, resizing).
+The weights are random, since they do not affect the time. A stage that a network does not have is "-"; in a host
+network, DCM is its adapter. "rest" is everything that is not in a stage (reductions, comparisons, heads, resizing).
 """
 
 import argparse
@@ -28,14 +28,15 @@ STAGES = {
     "SAM": [("support_activation", "forward")],
     "FFM": [("feature_filtering", "forward")],
     "DCM": [
-        (part, method)
-        for part in ("dynamic_convolution", "interaction")
-        for method in ("generate_kernels", "apply_kernels")
+        ("dynamic_convolution.generator", "forward"),
+        ("dynamic_convolution.application", "forward"),
+        ("interaction.generator", "forward"),
+        ("interaction", "interact"),
     ],
     "decoder": [("decoder", "forward")],
 }
 SAME = 1e-3
-"""Relative error of the logits in single precision; in bfloat16 the difference is reported and nobody refused."""
+"""Relative error of the logits in single precision; in bfloat16 the difference is only reported."""
 AIM = 0.2
 
 
@@ -43,8 +44,7 @@ class Stopwatch:
     """Measures the stages of a network while it is entered.
 
     Attributes:
-        runs: of each time it was entered, the stages' seconds (or pairs of events), and the images that the backbone
-            saw.
+        runs: for each time it was entered, the times of the stages and the number of images in the backbone.
     """
 
     def __init__(self, model: FewShotNetwork, device: torch.device) -> None:
@@ -60,10 +60,10 @@ class Stopwatch:
 
     def __exit__(self, *error: object) -> None:
         for _, part, method in self._parts():
-            delattr(part, method)  # the class's own method is seen again
+            delattr(part, method)  # restores the method of the class
 
     def seconds(self, last: int) -> Row:
-        """Median seconds of each stage over the last runs; None for a stage that is not there."""
+        """Median seconds of each stage over the last runs; None for a stage that the network does not have."""
         return {
             stage: statistics.median(sum(map(self._elapsed, run[stage])) for run in self.runs[-last:])
             if self.runs[-1][stage]
@@ -72,7 +72,8 @@ class Stopwatch:
         }
 
     def _parts(self) -> list[tuple[str, Any, str]]:
-        found = [(stage, getattr(self.model, name, None), method) for stage in STAGES for name, method in STAGES[stage]]
+        parts = dict(self.model.named_modules())
+        found = [(stage, parts.get(name), method) for stage in STAGES for name, method in STAGES[stage]]
         return [(stage, part, method) for stage, part, method in found if part is not None]
 
     def _timed(self, stage: str, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -99,7 +100,7 @@ class Stopwatch:
 
 
 class Subject:
-    """A network with its episodes: what is timed of it, and what is right."""
+    """A network with its episodes: what is timed, and the expected logits."""
 
     def __init__(self, name: str, model: FewShotNetwork, episodes: tuple[Tensor, ...], bench: Bench) -> None:
         self.name, self.model, self.episodes, self.device = name, model, episodes, bench.device
@@ -120,7 +121,7 @@ class Subject:
         self.kinds: dict[str, str] = {}
 
     def contenders(self, args: argparse.Namespace) -> dict[str, Contender]:
-        """By name: the support anew and kept, each as the options say."""
+        """By name: the support encoded each time and kept, each with the options of the command line."""
         found = {}
         for kind, run in self.whole.items():
             for compiled in args.compile:
@@ -144,7 +145,7 @@ class Subject:
                 return run()
 
     def describe(self, row: Row, repeats: int) -> None:
-        """Add to a row what is known of the network and its stages."""
+        """Add the network's size, FLOP and stages to a row."""
         name, batch = row["contender"], row["batch"]
         row["seconds_per_episode"] = row["median"] / batch
         row["parameters"] = sum(parameter.numel() for parameter in self.model.parameters())
@@ -171,7 +172,7 @@ def make_episodes(bench: Bench, batch: int, shots: int) -> tuple[Tensor, Tensor,
 def measure(bench: Bench, models: dict[str, FewShotNetwork], labels: Row) -> None:
     """Compare, time and print all networks on the same episodes."""
     torch.compiler.reset()
-    torch._dynamo.config.recompile_limit = 1000  # all networks share one forward, which it counts as one function
+    torch._dynamo.config.recompile_limit = 1000  # all networks share one forward, which counts as one function
     episodes = make_episodes(bench, labels["batch"], labels["shots"])
     subjects = {name: Subject(name, model, episodes, bench) for name, model in models.items()}
     contenders, of = {}, {}

@@ -1,10 +1,10 @@
-"""Times a test as `dpcn test` runs it, with the feature cache and without, and compares the two mIoU.
+"""Time a test as `dpcn test` runs it, with the feature cache and without, and compare the two mIoU.
 
     python benchmarks/evaluation.py --voc VOC2012 --model dpcn_resnet50 --episodes 1000
     python benchmarks/evaluation.py --voc VOC2012 --checkpoint runs/best.ckpt
     python benchmarks/evaluation.py --model dpcn_small --size 64 --episodes 20       # generated shapes
 
-The clock holds everything: images are read and decoded, encoded, segmented and scored. The cache starts empty.
+The time includes reading, decoding, encoding, segmenting and scoring. The cache starts empty.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from dpcn_modules.models import MODELS
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 SAME = 1e-3
-"""Of mIoU. An image encoded in another batch may differ by rounding, and a pixel on the edge with it."""
+"""Allowed difference of mIoU: features of another batch differ by rounding, which may change single pixels."""
 
 
 def make_data(args: argparse.Namespace) -> EpisodeDataModule:
@@ -42,7 +42,7 @@ def make_data(args: argparse.Namespace) -> EpisodeDataModule:
 
 
 def run_test(task: FewShotTask, data: EpisodeDataModule, accelerator: str) -> tuple[float, str | None]:
-    """Test, and return mIoU and what the cache says of itself."""
+    """Test, and return mIoU and the report of the cache."""
     trainer = Trainer(
         accelerator=accelerator,
         devices=1,
@@ -57,7 +57,7 @@ def run_test(task: FewShotTask, data: EpisodeDataModule, accelerator: str) -> tu
 
 
 def measure(bench: Bench) -> None:
-    """Test with and without in turn, compare the scores, and print both. No warm-up: a test is its own."""
+    """Test with and without in turn, compare the scores, and print both. There is no warm-up, since a test is long."""
     args = bench.args
     torch.manual_seed(0)
     model = load_model(args.checkpoint) if args.checkpoint else build_model(args.model)
@@ -84,7 +84,7 @@ def measure(bench: Bench) -> None:
         row |= {"miou": miou, "miou_difference": miou - results["no cache"][0], "cache": report}
         row["ratio"] = rows[0]["median"] / row["median"]
         if abs(row["miou_difference"]) > SAME:
-            sys.exit(f"{row['contender']}: its mIoU differs by {row['miou_difference']:.4f}; there is nothing to time.")
+            sys.exit(f"{row['contender']}: its mIoU differs by {row['miou_difference']:.4f}; no time is reported.")
     columns = {
         "mIoU %": lambda row: f"{100 * row['miou']:.3f}",
         "difference": lambda row: f"{100 * row['miou_difference']:.4f}",
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=positive, default=100, help="default: %(default)s")
     parser.add_argument("--workers", type=int, choices=range(65), default=0, metavar="N", help="loader processes")
     bench = Bench(__file__, parser, repeats=1, dtypes=False)
-    # What Lightning says to every test is nothing to the reader of a table.
+    # Keep Lightning's messages out of the output.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     measure(bench)

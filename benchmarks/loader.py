@@ -1,9 +1,9 @@
-"""Times the training batches of the loader alone, beside training steps of a network: who waits for whom?
+"""Time the training batches of the loader and the training steps of a network: which one limits the training?
 
     python benchmarks/loader.py --voc VOC2012 --model dpcn_resnet50 --size 473 --batch 8
     python benchmarks/loader.py --model dpcn_small --size 64 --batch 16              # generated shapes
 
-On the CPU loader and step share the cores: there the workers' seconds come on top of the step's.
+On the CPU loader and step share the cores, so the workers' time adds to the step's.
 """
 
 import argparse
@@ -15,14 +15,15 @@ from _harness import Bench, Contender, positive
 
 from dpcn_modules import build_model
 from dpcn_modules.data import Episode, Pascal5i, Shapes
+from dpcn_modules.functional import episode_loss
 from dpcn_modules.models import MODELS, FewShotNetwork
-from dpcn_modules.training import EpisodeDataModule, episode_loss
+from dpcn_modules.training import EpisodeDataModule
 
 STEPS = {"all of it": {}, "layer4 and the head": {"trainable": "layer4", "frozen_norm": True}}
 
 
 def flowing(data: EpisodeDataModule, workers: int) -> Iterator[Episode]:
-    """A loader whose workers have started and whose stock is used up, so that a batch takes as long as its making."""
+    """A loader whose workers have started and whose prefetched batches are consumed, so that every batch is timed."""
     data.workers = workers
     batches = iter(data.train_dataloader())
     for _ in range(1 + 2 * workers):
@@ -48,10 +49,10 @@ def training_step(model: FewShotNetwork, optimizer: torch.optim.Optimizer, batch
 def make_steps(args: argparse.Namespace, batch: Episode, device: torch.device) -> dict[str, Contender]:
     """A step of the whole network, and of one whose backbone is frozen but for layer4; in either memory layout."""
     steps = {}
-    for what, changes in STEPS.items():
+    for what, overrides in STEPS.items():
         for layout in (torch.contiguous_format, torch.channels_last):
             torch.manual_seed(0)
-            model = build_model(args.model, **changes).to(device, memory_format=layout).train()
+            model = build_model(args.model, **overrides).to(device, memory_format=layout).train()
             optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=1e-4)
             name = f"step of {args.model}, {what}" + ", channels_last" * (layout is torch.channels_last)
             steps[name] = Contender(lambda model=model, optimizer=optimizer: training_step(model, optimizer, batch))

@@ -1,9 +1,9 @@
-"""Draws the results of dynamic_conv.py and region_matching.py as images.
+"""Draw the results of dynamic_conv.py and region_matching.py as images.
 
     python benchmarks/plots.py                                      # results/ to docs/images/
     python benchmarks/plots.py --results runs/bench --out runs/bench
 
-What is not there is named as skipped. region_matching is drawn from the file of `--sweep`, if there is one.
+Missing results are listed as skipped. region_matching is drawn from the file of `--sweep`, if there is one.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def find_result(folder: Path, name: str, device: str) -> Path | None:
 
 
 def main() -> None:
-    """Draw all that is there."""
+    """Draw every result that exists."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the JSON files")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "images", help="folder of the images")
@@ -130,7 +130,7 @@ def main() -> None:
             if "rows" in result:
                 draw(result, args.out / f"{name}_{device}.png")
             else:
-                print(f"skipped: {name} on {device}: {path.name} is of an older form; run the benchmark again")
+                print(f"skipped: {name} on {device}: {path.name} has an older format; run the benchmark again")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Times SAM's region matching against three ways to write Eq. 1. README.md says what is timed and how.
+"""Time SAM's region matching against three implementations of Eq. 1. README.md describes the method.
 
 python benchmarks/region_matching.py --repeats 7        # one query and support of 2048 x 60 x 60
 python benchmarks/region_matching.py --sweep            # from 30 x 30 to 81 x 81, 1 shot and 5
@@ -19,14 +19,14 @@ WINDOWS = ((5, 1), (3, 3), (1, 5))
 WORKS = ("forward", "forward+backward")
 EPS = 1e-7
 SAME = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Of the maps, which min-max normalisation divides by the small range of the cosines: largest difference."""
+"""Largest difference of the maps, whose min-max normalisation divides by the small range of the cosines."""
 SAME_GRADIENT = 2e-2
-"""Relative error, in single precision. Where two supports match equally well but for rounding, either may win."""
+"""Relative error in single precision. If two positions match equally well up to rounding, either may be the maximum."""
 Match = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 
 
 def literal(query_feat: Tensor, support_feat: Tensor, window: tuple[int, int]) -> Tensor:
-    """Eq. 1 as written: unfold both, a cosine matrix for every offset, the mean of them, the best."""
+    """Eq. 1 as written: unfold both, a cosine matrix for every offset, their mean, the maximum."""
     R_s, R_q = _unit_regions(support_feat, window), _unit_regions(query_feat, window)  # B d C HW
     corr = R_s.transpose(-2, -1) @ R_q  # B d HW HW
     return corr.mean(1).max(1).values
@@ -82,11 +82,11 @@ def make_inputs(bench: Bench, size: int, shots: int) -> tuple[Tensor, Tensor, Te
 
 
 def contenders(bench: Bench, labels: Row) -> dict[str, Callable[..., Tensor]]:
-    """By name; those that would need more memory than there is are listed as skipped."""
+    """By name; those that need more memory than is free are listed as skipped."""
     P, C, K = labels["size"] ** 2, bench.args.channels, labels["shots"]
     forward = labels["work"] == "forward"
     most, all_of = max(h * w for h, w in WINDOWS), sum(h * w for h, w in WINDOWS)
-    # How many unfolded features (C P) and matrices (P P) are there at a time; a graph keeps the features of all.
+    # Unfolded features (C P) and matrices (P P) that exist at the same time; a graph keeps the features of all.
     features = 4 * most if forward else 4 * all_of * K
     numbers = {
         "literal": features * C * P + (most if forward else most + 4) * P * P,
@@ -128,20 +128,20 @@ def measure(bench: Bench, labels: Row) -> None:
         maps = run(query, support, mask)
         return [maps.detach(), *torch.autograd.grad(maps.sum(), [query, support])]
 
-    # In half precision the yardstick is the loop in single, otherwise whoever comes first: the literal form.
-    yardstick: list[Tensor] = []
+    # Reference values: in half precision the loop in single precision, otherwise the first contender (literal).
+    reference: list[Tensor] = []
     if bench.dtype != torch.float32:
         with torch.no_grad():
-            yardstick = [activation(loop, query.float(), support.float(), mask)]
+            reference = [activation(loop, query.float(), support.float(), mask)]
     differences: dict[str, float] = {}
 
     def wrong(name: str, values: Sequence[Tensor]) -> str | None:
-        if not yardstick:
-            yardstick.extend(values)
-        differences[name] = (values[0].double() - yardstick[0].double()).abs().max().item()
+        if not reference:
+            reference.extend(values)
+        differences[name] = (values[0].double() - reference[0].double()).abs().max().item()
         if not differences[name] <= SAME[bench.dtype]:
             return f"its maps differ by {differences[name]:.1e}"
-        errors = [relative_error(got, right) for got, right in zip(values[1:], yardstick[1:], strict=False)]
+        errors = [relative_error(got, right) for got, right in zip(values[1:], reference[1:], strict=False)]
         same = all(error <= SAME_GRADIENT for error in errors)
         return None if same else f"its gradients differ by up to {max(errors):.1e}"
 
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--shots", type=positive, nargs="+", default=[1], help="K")
     parser.add_argument("--channels", type=positive, default=2048, help="default: %(default)s")
     parser.add_argument("--chunks", type=positive, nargs="*", default=[240, 960], help="chunk sizes of ours")
-    plain = "more support positions than SIDE x SIDE: ours alone, to save hours"
+    plain = "skip the plain forms for more than SIDE x SIDE support positions"
     parser.add_argument("--plain-up-to", type=positive, metavar="SIDE", help=plain)
     parser.add_argument("--sweep", action="store_true", help="--sizes 30 40 50 60 70 81 --shots 1 5, a file of its own")
     bench = Bench(__file__, parser)

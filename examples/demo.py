@@ -1,11 +1,11 @@
-"""The main job: train DPCN on generated shapes, and test it on five classes it was never shown.
+"""The demo: train DPCN on generated shapes and test it on five held-out classes.
 
 Trains `dpcn_small` and the baseline (the same network without SAM, FFM and DCM) from scratch for the same number of
-steps on fold 0, tests both on the same episodes of the held-out classes, beside two references that need no training,
-and writes to runs/demo: the table as JSON, an image of three episodes, the training curves, and the checkpoints.
+steps on fold 0, tests both on the same episodes of the held-out classes, together with two references that need no
+training, and writes to runs/demo: the table as JSON, an image of three episodes, training curves and checkpoints.
 
     python examples/demo.py            # about 7 minutes on 2 cores
-    python examples/demo.py --steps 20 # only to see that everything works
+    python examples/demo.py --steps 20 # a quick check that everything runs
 """
 
 import argparse
@@ -28,9 +28,9 @@ from lightning.pytorch.loggers import CSVLogger
 from dpcn_modules import build_model, load_model
 from dpcn_modules.data import Shapes
 from dpcn_modules.data.transforms import TestTransform, denormalise
-from dpcn_modules.evaluation import best_prior_threshold, predicted_mask
-from dpcn_modules.evaluation.results import table
-from dpcn_modules.training import EpisodeDataModule, EpisodeIoU, FewShotTask
+from dpcn_modules.evaluation import EpisodeIoU, best_prior_threshold, predicted_mask
+from dpcn_modules.evaluation.results import text_table
+from dpcn_modules.training import EpisodeDataModule, FewShotTask
 from dpcn_modules.viz import EpisodeRow, episode_strip, training_curves
 
 NETWORKS = {"DPCN": "dpcn_small", "baseline": "baseline_small"}
@@ -39,7 +39,7 @@ THREADS = max(1, (os.cpu_count() or 2) // len(NETWORKS))
 
 
 def main() -> None:
-    """Train, test, and write what came out."""
+    """Train, test and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each network")
     parser.add_argument("--test-episodes", type=int, default=1000)
@@ -53,7 +53,7 @@ def main() -> None:
 
     data = make_data(args)
     print(f"training {' and '.join(NETWORKS)}, side by side, on {data.images('train').name}", flush=True)
-    # Two small networks use two cores better side by side than each of them uses both.
+    # Training two small networks in parallel uses two cores better than training each on both cores.
     with ProcessPoolExecutor(len(NETWORKS), mp_context=get_context("spawn")) as pool:
         trainings = [pool.submit(train_and_test, label, args) for label in NETWORKS]
         rows = untrained_rows(data, args.seed)
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def make_data(args: argparse.Namespace) -> EpisodeDataModule:
-    """Episodes of generated shapes; images of test episodes hold classes no training image has."""
+    """Episodes of generated shapes; test images contain classes that no training image contains."""
     return EpisodeDataModule(
         Shapes(args.fold),
         size=SIZE,
@@ -80,7 +80,7 @@ def make_data(args: argparse.Namespace) -> EpisodeDataModule:
 
 
 def untrained_rows(data: EpisodeDataModule, seed: int) -> list[dict]:
-    """What needs no training: the true mask of every object, whatever its class, and the prior of random features."""
+    """References without training: the ground-truth mask of every object of any class, and the prior mask."""
     torch.set_num_threads(THREADS)
     seed_everything(seed, verbose=False)
     images, metric = data.images("test"), EpisodeIoU()
@@ -98,7 +98,7 @@ def untrained_rows(data: EpisodeDataModule, seed: int) -> list[dict]:
 
 
 class EpochLines(Callback):
-    """One line an epoch: two progress bars would write over each other."""
+    """Prints one line per epoch, since two progress bars would overwrite each other."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -114,8 +114,8 @@ class EpochLines(Callback):
 
 
 def train_and_test(label: str, args: argparse.Namespace) -> dict:
-    """Train a network from scratch and score its last state: validation classes are the test's, so none is picked."""
-    # What Lightning and PyTorch say to each other is nothing to the reader of a table.
+    """Train a network from scratch and score its last state; the validation classes are the test classes."""
+    # Keep Lightning's messages out of the output.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     torch.set_num_threads(THREADS)
@@ -154,7 +154,7 @@ def train_and_test(label: str, args: argparse.Namespace) -> dict:
 
 @torch.no_grad()
 def draw(model: torch.nn.Module, data: EpisodeDataModule, output: Path) -> None:
-    """Three test episodes, the first ones of three classes: nothing is picked by how it looks."""
+    """Draw the first test episode of each of three classes; none is selected by its appearance."""
     episodes, names = {}, data.images("test").class_names
     for episode in data.test_dataloader().dataset:
         episodes.setdefault(episode.class_id, episode)
@@ -180,14 +180,14 @@ def draw(model: torch.nn.Module, data: EpisodeDataModule, output: Path) -> None:
 
 
 def report(rows: list[dict], data: EpisodeDataModule, args: argparse.Namespace, seconds: float) -> None:
-    """Print the table, and write it with everything that decided it."""
+    """Print the table, and write it with the command, protocol and versions."""
     protocol = data.protocol()
     cells = [
         (row["row"], f"{100 * row['miou']:.1f}", f"{100 * row['fb_iou']:.1f}" if "fb_iou" in row else "")
         for row in rows
     ]
     print(f"\nheld-out classes: {', '.join(protocol.classes)}")
-    print(table(("", "mIoU %", "FB-IoU %"), cells))
+    print(text_table(("", "mIoU %", "FB-IoU %"), cells))
     print(f"protocol: {protocol}")
     result = {
         "command": f"python examples/demo.py --steps {args.steps} --fold {args.fold} --seed {args.seed}",

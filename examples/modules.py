@@ -17,7 +17,7 @@ def show(name: str, tensor: torch.Tensor) -> None:
     print(f"{name:<28} {tuple(tensor.shape)!s:<22} {tensor.min():7.3f} .. {tensor.max():.3f}")
 
 
-# What a backbone would give: features of the query and of K supports, and the supports' masks at image size.
+# Random stand-ins for a backbone's output: features of the query and of K supports, and the supports' masks.
 query_feat, support_feat = torch.randn(B, C, H, W), torch.randn(B, K, C, H, W)
 query_high, support_high = torch.randn(B, 2 * C, H, W), torch.randn(B, K, 2 * C, H, W)
 support_masks = torch.zeros(B, K, 240, 240, dtype=torch.long)
@@ -29,7 +29,7 @@ activation_maps, pseudo_mask = sam(query_high, support_high, support_masks)
 show("activation maps", activation_maps)
 show("initial pseudo mask M0", pseudo_mask)
 
-print("\nFFM: refine the pseudo mask by the prototype, and filter the query feature by it (Eq. 2-4)")
+print("\nFFM: refine the pseudo mask by the prototype, and filter the query feature with it (Eq. 2-4)")
 prototype = masked_average_pool(support_feat, support_masks)
 filtered, refined_mask = FFM(C)(query_feat, prototype, pseudo_mask)
 show("prototype", prototype)
@@ -38,9 +38,9 @@ show("filtered query feature", filtered)
 
 print("\nDCM: kernels from the support's foreground, convolved with the query (Eq. 5-8)")
 dcm = DCM(C, kernel_size=5, generation="serial")
-kernels = dcm.generate_kernels(support_feat, support_masks)  # once for a support set ...
-enhanced = dcm.apply_kernels(filtered, kernels)  # ... and for as many queries as there are
-for branch, kernel in zip(dcm.branches, kernels, strict=True):
+kernels = dcm.generator(support_feat, support_masks)  # once for a support set
+enhanced = dcm.application(filtered, kernels)  # for any number of queries
+for branch, kernel in zip(dcm.generator.branches, kernels, strict=True):
     show(f"{branch} kernels", kernel)
 show("enhanced features", enhanced)
 

@@ -1,4 +1,4 @@
-"""Segment images of your own, shown by one or a few masked images of the same thing.
+"""Segment objects in your own images, given one or a few images in which such an object is masked.
 
     python examples/segment_my_images.py                                  # generated images, untrained network
     python examples/segment_my_images.py --checkpoint runs/demo/DPCN/last.ckpt
@@ -19,7 +19,7 @@ from dpcn_modules.data.io import load_image
 from dpcn_modules.viz import overlay
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--checkpoint", help="a file that training wrote; without it, an untrained network")
+parser.add_argument("--checkpoint", help="checkpoint of dpcn fit or make demo; default: an untrained network")
 parser.add_argument("--support", nargs="+", help="images that show the object")
 parser.add_argument("--mask", nargs="+", help="their masks: the object white or 1, the rest 0")
 parser.add_argument("--query", help="the image to segment")
@@ -28,7 +28,7 @@ args = parser.parse_args()
 
 if args.query:
     support, masks, query = args.support, args.mask, load_image(args.query)
-else:  # three images of one class that no training has shown
+else:  # three generated images of one held-out class
     images = Shapes(fold=0).split("test")
     class_id = 1
     first, second, third = (images.load(i) for i in images.images_of(class_id)[:3])
@@ -38,11 +38,11 @@ else:  # three images of one class that no training has shown
 if args.checkpoint:
     segmenter = FewShotSegmenter.from_checkpoint(args.checkpoint)
 else:
-    print("no --checkpoint: the network is untrained, and its mask means nothing")
+    print("no --checkpoint: the network is untrained, so its mask is not meaningful")
     segmenter = FewShotSegmenter(build_model("dpcn_small"), size=64)
 
 segmenter.set_support(support, masks)  # encoded once
-mask = segmenter.segment(query)  # as often as there are images
+mask = segmenter.segment(query)  # call it for any number of images
 
 args.output.mkdir(parents=True, exist_ok=True)
 save_image(mask.float().unsqueeze(0), args.output / "mask.png")

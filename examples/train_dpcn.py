@@ -1,10 +1,9 @@
-"""Train DPCN by the library: on generated shapes by default, on PASCAL-5i with a VOC folder.
+"""Train DPCN in Python: on generated shapes, or on PASCAL-5i with a VOC folder.
 
-    python examples/train_dpcn.py                              # seconds for 50 steps, on the CPU
+    python examples/train_dpcn.py                              # 50 steps, seconds on a CPU
     python examples/train_dpcn.py --voc VOC2012 --network dpcn_resnet50 --weights imagenet --size 473
 
-`dpcn fit` does the same from a recipe; this is how it looks in Python. What is no different for other networks is in
-_training.py.
+`dpcn fit` does the same from a config file. Code that does not depend on the network is in _training.py.
 """
 
 from _training import FROM_SCRATCH, make_data, parse_arguments, print_score, test, train
@@ -13,7 +12,7 @@ from lightning import seed_everything
 from dpcn_modules import build_model
 from dpcn_modules.training import FewShotTask
 
-# The paper's; its loss, from the support to the query and back, is the task's own.
+# The paper's settings; the task computes the paper's loss in both directions by default.
 PUBLISHED = {"schedule": "sgd_poly", "lr": 5e-3}
 
 args = parse_arguments(__doc__, network="dpcn_small")

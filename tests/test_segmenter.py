@@ -254,7 +254,7 @@ def test_device_that_is_not_there_is_an_error(model: FewShotNetwork) -> None:
 
 
 def test_size_that_is_not_positive_is_an_error(model: FewShotNetwork) -> None:
-    with pytest.raises(ValueError, match="``size``: expected a positive number of pixels, got 0"):
+    with pytest.raises(ValueError, match="``size``: expected at least 1, got 0"):
         FewShotSegmenter(model, size=0)
 
 

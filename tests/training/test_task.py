@@ -302,7 +302,7 @@ def test_an_unknown_fusion_is_named():
 def test_a_fusion_of_a_network_without_the_encode_decode_api_is_refused_at_once():
     with pytest.raises(TypeError, match="got Linear without encode_image, encode_support, decode"):
         FewShotTask(torch.nn.Linear(1, 1), fusion="vote")
-    assert FewShotTask(torch.nn.Linear(1, 1)).predictor.fusion == "concat"
+    assert FewShotTask(torch.nn.Linear(1, 1)).fusion == "concat"
 
 
 def test_a_test_at_several_scales_averages_the_probabilities(tmp_path, eager_model):

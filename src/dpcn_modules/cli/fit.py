@@ -185,7 +185,7 @@ class ConfigCLI(LightningCLI):
             features.append(self.model.feature_cache_report)
         if not self.trainer.is_global_zero:
             return
-        network, fusion = self.model.model, self.model.predictor.fusion
+        network, fusion = self.model.model, self.model.fusion
         names, checkpoint = data.images("test").class_names, str(self.config.test.ckpt_path)
         result = Result(runs, names, network.name, network.settings, fusion, checkpoint)
         print("\n".join([result.table(), *filter(None, features)]))

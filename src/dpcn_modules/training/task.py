@@ -95,7 +95,8 @@ class FewShotTask(LightningModule):
         budget = parse_bytes(feature_cache, "feature_cache")
         self.feature_cache = FeatureCache(budget) if budget > 0 else None
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
-        self.predictor = Predictor(self.model, fusion=fusion, cache=self.feature_cache)
+        self.fusion = fusion
+        self._renew_predictor()
         self.schedule = schedule
         self.lr = lr * lr_multiplier
         self.lr_multipliers = lr_multipliers
@@ -159,21 +160,21 @@ class FewShotTask(LightningModule):
 
     def on_validation_start(self) -> None:
         """Forget features that other weights made."""
-        self._forget_features()
+        self._renew_predictor()
 
     def on_validation_end(self) -> None:
         """Give the memory of the features back."""
-        self._forget_features()
+        self._renew_predictor()
 
     def on_test_start(self) -> None:
         """Forget features that other weights made."""
-        self._forget_features()
+        self._renew_predictor()
 
     def on_test_end(self) -> None:
         """Give the memory of the features back, and keep a line about them in ``feature_cache_report``."""
         if self.feature_cache is not None:
             self.feature_cache_report = self.feature_cache.report()
-        self._forget_features()
+        self._renew_predictor()
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Add a batch of episodes to the validation score."""
@@ -223,9 +224,11 @@ class FewShotTask(LightningModule):
         late = getattr(self.model, "delayed_parameters", None)
         return list(late()) if late is not None else []
 
-    def _forget_features(self) -> None:
+    def _renew_predictor(self) -> None:
+        """Forget features that other weights made; the network may also have been compiled or replaced since."""
         if self.feature_cache is not None:
             self.feature_cache.clear()
+        self.predictor = Predictor(self.model, fusion=self.fusion, cache=self.feature_cache)
 
     def _log_score(self, stage: str, metric: EpisodeIoU) -> Score:
         score: Score = metric.compute()

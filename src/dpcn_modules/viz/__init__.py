@@ -1,17 +1,8 @@
-"""Images of masks, episodes and trainings. Figures need the extra [viz]; :func:`overlay` needs PyTorch alone."""
+"""Images of masks and episodes. Figures need the extra [viz]; :func:`overlay` needs PyTorch alone."""
 
-from dpcn_modules.viz.curves import fold_curves, training_curves
+from dpcn_modules.viz.cells import EpisodeRow
+from dpcn_modules.viz.figure import line_style, new_figure, save_figure
 from dpcn_modules.viz.overlay import overlay
-from dpcn_modules.viz.strips import EpisodeRow, episode_strip
-from dpcn_modules.viz.sweep import SweepLine, SweepPoint, sweep_curve
+from dpcn_modules.viz.strips import episode_strip
 
-__all__ = [
-    "EpisodeImage",
-    "SweepLine",
-    "SweepPoint",
-    "episode_strip",
-    "fold_curves",
-    "overlay",
-    "sweep_curve",
-    "training_curves",
-]
+__all__ = ["EpisodeRow", "episode_strip", "line_style", "new_figure", "overlay", "save_figure"]

@@ -1,0 +1,393 @@
+"""Draw the paper's figures from logs, results and checkpoints, as PNG and PDF.
+
+python examples/paper/figures.py curves --runs runs/dpcn/version_* --output figures/curves
+python examples/paper/figures.py sweep --results runs/dpcn/version_*/test.json --output figures/lambda
+python examples/paper/figures.py strips --config CONFIG --checkpoint NAME=FILE NAME=FILE --output figures/strips
+python examples/paper/figures.py activations --config CONFIG --checkpoint NAME=FILE --output figures/maps.png
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import statistics
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+from torch import Tensor
+
+from dpcn_modules import load_model
+from dpcn_modules.cli.episodes import DataCLI
+from dpcn_modules.cli.fit import ConfigTask, expand_protocol
+from dpcn_modules.data import EpisodeDataset, View, collate_episodes, manifest_hash, manifest_lines, target_mask
+from dpcn_modules.data.boxes import annotate
+from dpcn_modules.evaluation import Predictor, logits_at_original_size
+from dpcn_modules.evaluation.results import file_hash, read_result, software
+from dpcn_modules.models import FewShotNetwork, settings_of
+from dpcn_modules.training import EpisodeDataModule
+from dpcn_modules.viz import EpisodeRow, episode_strip
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file can be run and imported alike
+from paper.plots import Line, Point, fold_curves, sweep_curve, training_curves
+
+__all__ = ["main", "training_curves"]
+
+EPISODES = {
+    "strips": "supports, query, the predictions of checkpoints side by side, ground truth (figures 5, A3 to A6)",
+    "activations": "the activation maps and pseudo masks of a checkpoint (figure A7)",
+}
+OUTPUT = "NAME.png, NAME.pdf, or a name without suffix for both; a caption goes to NAME.txt"
+CLASSES_SHOWN = 3
+SECTIONS = ("model", "data", "data.source.init_args", "trainer")
+OF_TEST = (
+    "shot",
+    "size",
+    "sampling",
+    "annotation",
+    "scales",
+    "target",
+)  # what a protocol says under the setting's name
+OF_FOLD = ("id", "name", "data", "classes", "manifest")  # what differs between the protocols of two folds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw a figure; an expected error is one line on stderr.
+
+    Args:
+        arguments: of the command line; None: the process's.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments and arguments[0] in EPISODES:
+            draw_episodes(arguments[0], arguments[1:])
+        else:
+            args = parse(arguments)
+            (draw_curves if args.kind == "curves" else draw_sweep)(args)
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        print(f"figures.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments of curves and sweep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="{curves,sweep,strips,activations}")
+    curves = kinds.add_parser("curves", help="loss and validation mIoU, one panel a fold (figure A1)")
+    curves.add_argument(
+        "--runs", type=Path, nargs="+", required=True, metavar="DIR", help="holds metrics.csv and config.yaml"
+    )
+    sweep = kinds.add_parser("sweep", help="mIoU over a setting such as lambda, reverse_weight (figure A2)")
+    sweep.add_argument("--results", type=Path, nargs="+", required=True, metavar="FILE", help="written by dpcn test")
+    sweep.add_argument("--x", default="reverse_weight", metavar="SETTING", help="(%(default)s)")
+    for name, text in EPISODES.items():
+        kinds.add_parser(name, help=f"{text} ({name} --help)")
+    for kind in (curves, sweep):
+        kind.add_argument("--output", required=True, metavar="FILE", help=OUTPUT)
+    return parser.parse_args(arguments)
+
+
+def draw_curves(args: argparse.Namespace) -> None:
+    """Trainings, in a panel for each data set and fold."""
+    outputs = output_files(args.output)
+    panels: dict[str, dict[str, Path]] = {}
+    lines = []
+    for folder in args.runs:
+        file = folder / "config.yaml"
+        config = read_config(file) if file.is_file() else {}
+        data, fold = setting(config, "data.source.class_path"), setting(config, "data.source.init_args.fold")
+        title = (
+            folder.name if data is None else str(data).rsplit(".", 1)[-1] + ("" if fold is None else f", fold {fold}")
+        )
+        label = str(setting(config, "model.network") or folder.name)
+        panel = panels.setdefault(title, {})
+        if label in panel:
+            label = f"{label}, {folder.name}"
+        panel[label] = folder / "metrics.csv"
+        lines.append(f"{title}: {label}, {folder}{'' if config else ' (no config.yaml: named by its folder)'}")
+    write(outputs, lambda path: fold_curves(panels, path), ["training and validation curves", *lines])
+
+
+def draw_sweep(args: argparse.Namespace) -> None:
+    """Tests over the values of a setting, with the protocols, checkpoints and versions of all points in a note."""
+    outputs = output_files(args.output)
+    results = [read_result(file) for file in args.results]
+    found = [find_setting(args.x, file, result) for file, result in zip(args.results, results, strict=True)]
+    lines = [f"mIoU over {args.x}"]
+    notes: tuple[dict[str, None], ...] = ({}, {}, {})  # protocols, checkpoints, versions
+    for file, result, (x, where) in zip(args.results, results, found, strict=True):
+        tests = [f"{run['protocol']['id']} episodes {run['episodes']}" for run in result["runs"]]
+        checkpoint, versions = result["checkpoint"], result["versions"]
+        notes[0].update(dict.fromkeys(tests))
+        notes[1][str(checkpoint["sha256"])] = None
+        notes[2][f"dpcn_modules {versions['dpcn_modules']}, torch {versions['torch']}"] = None
+        lines.append(
+            f"{args.x} {x} ({where}): mIoU {100 * result['miou']:.1f} %, {file}, protocol {' and '.join(tests)}, "
+            f"checkpoint {checkpoint['file']} sha256 {checkpoint['sha256']}"
+        )
+    note = f"protocol {', '.join(notes[0])}; checkpoint sha256 {', '.join(notes[1])}; {'; '.join(notes[2])}"
+    points = sweep_lines(results, [x for x, _ in found], args.x)
+    write(outputs, lambda path: sweep_curve(points, path, x_label=args.x, note=note), lines)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the config.yaml of a run."""
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: expected the config.yaml of a run, got a file that is no YAML ({error}).") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected the config.yaml of a run, got {type(config).__name__}.")
+    return config
+
+
+def setting(config: Mapping[str, Any], name: str) -> Any:
+    """The value of a setting, None where it is not there or not set.
+
+    Args:
+        config: of a run.
+        name: with its section (``"model.reverse_weight"``), or without it for the settings of the task, the data
+            module, the data set and the trainer.
+
+    Raises:
+        ValueError: two sections have a setting of that name.
+    """
+    found = {}
+    for place in (name, *(f"{section}.{name}" for section in SECTIONS if "." not in name)):
+        value: Any = config
+        for key in place.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None and not (place == name and isinstance(value, Mapping)):
+            found[place] = value
+    if len(found) > 1:
+        raise ValueError(f"expected the name of one setting, got {name!r}; give one of {', '.join(found)}.")
+    return next(iter(found.values()), None)
+
+
+def find_setting(name: str, file: Path, result: Mapping[str, Any]) -> tuple[float | str, str]:
+    """The value that a setting had in a test, and the file that says so.
+
+    What the test looked at (the network's settings, shots, scales, ...) is in test.json. Any other setting is one of
+    learning: it is read from the config.yaml of the training, in the folder above the checkpoint's, or, where that
+    is gone, from the one beside test.json.
+
+    Args:
+        name: of the setting.
+        file: the test.json.
+        result: what is in it.
+
+    Raises:
+        ValueError: no file has the setting.
+    """
+    short = re.sub(r"^(model\.overrides|model|data)\.(?=\w+$)", "", name)
+    protocol = result["runs"][0]["protocol"]
+    tested = {**(result["settings"] or {}), **{key: protocol.get(key) for key in OF_TEST}, "fusion": result["fusion"]}
+    if tested.get(short) is not None:
+        return plain(tested[short]), str(file)
+    places = [folder / "config.yaml" for folder in (Path(result["checkpoint"]["file"]).parent.parent, file.parent)]
+    for place in places:
+        value = setting(read_config(place), name) if place.is_file() else None
+        if value is not None:
+            return plain(value), str(place)
+    looked = " nor in ".join(f"{place}{'' if place.is_file() else ' (not there)'}" for place in places)
+    raise ValueError(
+        f"``--x``: expected a setting of the network or of the run, got {name!r}, which is neither in {file} nor in "
+        f"{looked}; keep each config.yaml beside its run, or name another setting."
+    )
+
+
+def plain(value: Any) -> float | str:
+    """A number or text as it is, anything else as text."""
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else str(value)
+
+
+def sweep_lines(results: Sequence[Mapping[str, Any]], values: Sequence[float | str], name: str) -> list[Line]:
+    """One line for the results that differ in the setting alone; folds of the same thing are a group.
+
+    Args:
+        results: contents of test.json files.
+        values: of the setting, one for each result.
+        name: of the setting.
+
+    Returns:
+        The lines, labelled by network, shots, data, and what else differs among the protocols.
+    """
+    name = name.rsplit(".", 1)[-1]
+    protocols = [result["runs"][0]["protocol"] for result in results]
+    keys = [key for key in protocols[0] if key not in (*OF_FOLD, "shot", name)]
+    differing = [key for key in keys if len({str(each.get(key)) for each in protocols}) > 1]
+    lines: dict[str, Line] = {}
+    for result, protocol, x in zip(results, protocols, values, strict=True):
+        overrides = ", ".join(f"{key} {value}" for key, value in overridden(result).items() if key != name)
+        words = [f"{result['network']}{f' ({overrides})' if overrides else ''}"]
+        words += [result["fusion"]] if result["fusion"] != "concat" else []
+        words += [f"{protocol['shot']}-shot"] if name != "shot" else []
+        group = ", ".join([*words, *(f"{key} {protocol.get(key)}" for key in differing)])
+        scores = [run["miou"] for run in result["runs"]]
+        seeds = [run["protocol"]["seed"] for run in result["runs"]]
+        same = json.dumps([group, protocol["data"], protocol["classes"], protocol.get("manifest"), seeds])
+        data = protocol["data"].split(" (")[0].split(",")[0]
+        line = lines.setdefault(same, Line(f"{group}, {data}", [], group))
+        line.points.append(Point(x, result["miou"], statistics.stdev(scores) if len(scores) > 1 else 0.0))
+    return list(lines.values())
+
+
+def overridden(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a tested network that are not the defaults of its name."""
+    if not result["settings"]:
+        return {}
+    defaults = json.loads(json.dumps(dataclasses.asdict(settings_of(result["network"]))))
+    return {key: value for key, value in result["settings"].items() if value != defaults.get(key)}
+
+
+class EpisodesCLI(DataCLI):
+    """A config of which the data is made, with checkpoints beside it."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the checkpoints and the episodes."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--checkpoint", type=str, nargs="+", required=True, help="NAME=FILE, written by dpcn fit")
+        parser.add_argument("--indices", type=int, nargs="+", help="of the test's episodes; else one each of 3 classes")
+
+
+def draw_episodes(kind: str, arguments: Sequence[str]) -> None:
+    """Episodes of a test as rows of images, with the predictions or the maps of networks."""
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    arguments = expand_protocol("episodes", list(arguments))
+    cli = EpisodesCLI(
+        ConfigTask,
+        EpisodeDataModule,
+        args=[re.sub("^--episodes(?==|$)", "--data.manifest", each) for each in arguments],
+        run=False,
+        seed_everything_default=0,
+        parser_kwargs={"description": f"figures.py {kind}: {EPISODES[kind]}; --output {OUTPUT}"},
+    )
+    data, fusion = cli.datamodule, cli.config.model.fusion
+    data.target = "original"  # images are drawn and scored at their own size, whatever a test does
+    outputs, files = output_files(cli.config.output), named_files(cli.config.checkpoint)
+    networks = {name: load_model(file) for name, file in files.items()}
+    windows = windows_of(networks) if kind == "activations" else ()
+    predictors = {name: Predictor(network, fusion=fusion) for name, network in networks.items()}
+    dataset = data.test_dataset()
+    rows, lines = [], []
+    for index in chosen_indices(dataset, cli.config.indices):
+        rows.append(episode_row(dataset, index, predictors, with_maps=bool(windows)))
+        spec, source = dataset.spec(index), dataset.source
+        supports = ", ".join(source.image_name(support) for support in spec.supports)
+        class_name = source.class_names[spec.class_id]
+        lines.append(f"episode {index}: {class_name}, query {source.image_name(spec.query)}, supports {supports}")
+    fused = "" if fusion == "concat" else f"; one-shot masks fused by {fusion}"
+    protocol = f"protocol: {data.protocol()}{fused}; episodes {manifest_hash(manifest_lines(dataset))}"
+    colours = "blue: masks that were given; orange: predictions; IoU without void pixels"
+    hashes = {name: f"sha256 {file_hash(file)}" for name, file in files.items()}
+    head = [f"episodes of a test: {EPISODES[kind]}", protocol, colours]
+    head += [
+        f"{name}: {networks[name].name} {networks[name].settings}, {files[name]}, {hashes[name]}" for name in files
+    ]
+    note = "; ".join([protocol, *(f"{name} {digest}" for name, digest in hashes.items()), software()])
+    options = {"windows": windows} if windows else {}
+    write(outputs, lambda path: episode_strip(rows, path, note=f"{colours}\n{note}", **options), head + lines)
+
+
+def named_files(given: Sequence[str]) -> dict[str, Path]:
+    """Checkpoints by the names that the figure gives them."""
+    files: dict[str, Path] = {}
+    for each in given:
+        name, _, file = each.partition("=")
+        if not (name and file) or name in files:
+            raise ValueError(f"``--checkpoint``: expected NAME=FILE, each with a name of its own, got {each!r}.")
+        files[name] = Path(file)
+    return files
+
+
+def windows_of(networks: Mapping[str, FewShotNetwork]) -> Sequence[tuple[int, int]]:
+    """The windows of the one network, whose activation maps they name."""
+    if len(networks) != 1:
+        raise ValueError(f"``--checkpoint``: expected one for activations, got {', '.join(networks)}.")
+    ((name, network),) = networks.items()
+    activation: Any = getattr(network, "support_activation", None)
+    if activation is None:
+        raise ValueError(
+            f"``--checkpoint``: expected a network with activation maps (dpcn_*), got {name}, which is {network.name} "
+            f"and has none; `figures.py strips` draws its predictions."
+        )
+    return tuple(activation.windows)
+
+
+def chosen_indices(dataset: EpisodeDataset, given: Sequence[int] | None) -> list[int]:
+    """The episodes asked for, else the first one of each of the first classes: nothing is picked by how it looks."""
+    if given:
+        wrong = [index for index in given if not 0 <= index < dataset.episodes]
+        if wrong:
+            raise ValueError(f"``--indices``: expected 0 to {dataset.episodes - 1}, the test's episodes, got {wrong}.")
+        return list(given)
+    first: dict[int, int] = {}
+    for index in range(dataset.episodes):
+        first.setdefault(dataset.spec(index).class_id, index)
+        if len(first) == CLASSES_SHOWN:
+            break
+    return list(first.values())
+
+
+def episode_row(
+    dataset: EpisodeDataset, index: int, predictors: Mapping[str, Predictor], *, with_maps: bool
+) -> EpisodeRow:
+    """An episode with what the networks make of it, at the images' own sizes."""
+    spec, episode, source = dataset.spec(index), dataset[index], dataset.source
+    batch = collate_episodes([episode])
+    supports = [source.load(support) for support in spec.supports]
+    row = EpisodeRow(
+        support_image=[image for image, _ in supports],
+        support_mask=[annotate(target_mask(mask, spec.class_id), dataset.annotation) for _, mask in supports],
+        query_image=source.load(spec.query)[0],
+        prediction={name: predictor.masks(batch)[0] for name, predictor in predictors.items()},
+        target=episode.query_mask,
+        label=f"{source.class_names[spec.class_id]}\nepisode {index}",
+    )
+    if not with_maps:
+        return row
+    (predictor,) = predictors.values()
+    view = View(batch.query_image, batch.support_images, batch.support_masks)
+    shown: Any = Predictor(predictor.model).predict(view)[0]  # maps are of all shots together
+
+    def at_size(maps: Tensor) -> Tensor:
+        size = (episode.query_mask.shape[0], episode.query_mask.shape[1])
+        return torch.stack([logits_at_original_size(each.expand(2, -1, -1), size)[0] for each in maps[0]])
+
+    return row._replace(
+        activation_maps=at_size(shown.activation_maps),
+        initial_mask=at_size(shown.initial_mask)[0],
+        refined_mask=None if shown.refined_mask is None else at_size(shown.refined_mask)[0],
+    )
+
+
+def output_files(output: str) -> list[Path]:
+    """The files to write."""
+    path = Path(output)
+    if not path.suffix:
+        return [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    if path.suffix.lower() not in (".png", ".pdf"):
+        raise ValueError(f"``--output``: expected a name that ends in .png or .pdf, or has no suffix, got {output!r}.")
+    return [path]
+
+
+def write(outputs: Sequence[Path], draw: Callable[[Path], object], caption: Sequence[str]) -> None:
+    """Draw the figure in every format, and write its caption beside it."""
+    for path in outputs:
+        draw(path)
+    text = outputs[0].with_suffix(".txt")
+    text.write_text("\n".join(caption) + "\n", encoding="utf-8")
+    print("\n".join([*caption, f"written to {', '.join(map(str, [*outputs, text]))}"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
