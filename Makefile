@@ -1,4 +1,4 @@
-# Two doors for a newcomer: `make demo` and `make test`. Both set up .venv on first use and reuse it after.
+# `make demo` and `make test` set up .venv on first use and reuse it afterwards.
 PYTHON ?= python3
 BIN := .venv/bin
 DEVICE ?= cpu

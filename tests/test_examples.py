@@ -62,7 +62,7 @@ def test_a_host_with_dcm_from_scratch_prints_the_score_and_its_protocol(tmp_path
     assert saved(tmp_path, host)["settings"]["dcm"] is True
 
 
-def test_a_adapter_for_a_published_canet_prints_both_scores_and_leaves_the_host_as_it_was(tmp_path):
+def test_an_adapter_for_a_published_canet_prints_both_scores_and_leaves_the_host_as_it_was(tmp_path):
     host = build_model("canet_small")
     published = {theirs: host.state_dict()[ours] for ours, theirs in host.published_names().items()}
     torch.save({"state_dict": published}, tmp_path / "canet.pth")
@@ -74,11 +74,11 @@ def test_a_adapter_for_a_published_canet_prints_both_scores_and_leaves_the_host_
     assert after["model.interaction.merge.weight"].any()
 
 
-def test_a_adapter_for_a_pfenet_of_one_s_own_takes_its_size_and_trains_its_head(tmp_path):
+def test_an_adapter_for_a_pfenet_of_one_s_own_takes_its_size_and_trains_its_head(tmp_path):
     host = build_model("pfenet_small", channels=16)
     state = {f"model.{name}": value for name, value in host.state_dict().items()}
     torch.save({"network": host.name, "settings": dataclasses.asdict(host.settings), "state_dict": state, "size": 32}, tmp_path / "host.ckpt")
-    printed = run_adapter("pfenet", "--host-checkpoint=host network.ckpt", "--steps=2", folder=tmp_path)
+    printed = run_adapter("pfenet", "--host-checkpoint=host.ckpt", "--steps=2", folder=tmp_path)
     assert "without DCM: mIoU" in printed
     assert "seen at 32 px" in printed
     after = saved(tmp_path, "pfenet")

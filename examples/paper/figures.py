@@ -8,9 +8,7 @@ python examples/paper/figures.py activations --config CONFIG --checkpoint NAME=F
 
 import argparse
 import dataclasses
-import json
 import re
-import statistics
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
@@ -29,12 +26,13 @@ from dpcn_modules.data import EpisodeDataset, View, collate_episodes, manifest_h
 from dpcn_modules.data.boxes import annotate
 from dpcn_modules.evaluation import Predictor, logits_at_original_size
 from dpcn_modules.evaluation.results import file_hash, read_result, software
-from dpcn_modules.models import FewShotNetwork, settings_of
+from dpcn_modules.models import FewShotNetwork
 from dpcn_modules.training import EpisodeDataModule
 from dpcn_modules.viz import EpisodeRow, episode_strip
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file can be run and imported alike
-from paper.plots import Line, Point, fold_curves, sweep_curve, training_curves
+from paper.plots import fold_curves, sweep_curve, training_curves
+from paper.runs import described, find_setting, read_config, setting, sweep_lines
 
 __all__ = ["main", "training_curves"]
 
@@ -44,16 +42,6 @@ EPISODES = {
 }
 OUTPUT = "NAME.png, NAME.pdf, or a name without suffix for both; a caption goes to NAME.txt"
 CLASSES_SHOWN = 3
-SECTIONS = ("model", "data", "data.source.init_args", "trainer")
-OF_TEST = (
-    "shot",
-    "size",
-    "sampling",
-    "annotation",
-    "scales",
-    "target",
-)  # what a protocol says under the setting's name
-OF_FOLD = ("id", "name", "data", "classes", "manifest")  # what differs between the protocols of two folds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,9 +93,8 @@ def draw_curves(args: argparse.Namespace) -> None:
         file = folder / "config.yaml"
         config = read_config(file) if file.is_file() else {}
         data, fold = setting(config, "data.source.class_path"), setting(config, "data.source.init_args.fold")
-        title = (
-            folder.name if data is None else str(data).rsplit(".", 1)[-1] + ("" if fold is None else f", fold {fold}")
-        )
+        title = folder.name if data is None else str(data).rsplit(".", 1)[-1]
+        title += "" if data is None or fold is None else f", fold {fold}"
         label = str(setting(config, "model.network") or folder.name)
         panel = panels.setdefault(title, {})
         if label in panel:
@@ -137,116 +124,6 @@ def draw_sweep(args: argparse.Namespace) -> None:
     note = f"protocol {', '.join(notes[0])}; checkpoint sha256 {', '.join(notes[1])}; {'; '.join(notes[2])}"
     points = sweep_lines(results, [x for x, _ in found], args.x)
     write(outputs, lambda path: sweep_curve(points, path, x_label=args.x, note=note), lines)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read the config.yaml of a run."""
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: expected the config.yaml of a run, got a file that is no YAML ({error}).") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: expected the config.yaml of a run, got {type(config).__name__}.")
-    return config
-
-
-def setting(config: Mapping[str, Any], name: str) -> Any:
-    """The value of a setting, None where it is not there or not set.
-
-    Args:
-        config: of a run.
-        name: with its section (``"model.reverse_weight"``), or without it for the settings of the task, the data
-            module, the data set and the trainer.
-
-    Raises:
-        ValueError: two sections have a setting of that name.
-    """
-    found = {}
-    for place in (name, *(f"{section}.{name}" for section in SECTIONS if "." not in name)):
-        value: Any = config
-        for key in place.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if value is not None and not (place == name and isinstance(value, Mapping)):
-            found[place] = value
-    if len(found) > 1:
-        raise ValueError(f"expected the name of one setting, got {name!r}; give one of {', '.join(found)}.")
-    return next(iter(found.values()), None)
-
-
-def find_setting(name: str, file: Path, result: Mapping[str, Any]) -> tuple[float | str, str]:
-    """The value that a setting had in a test, and the file that says so.
-
-    What the test looked at (the network's settings, shots, scales, ...) is in test.json. Any other setting is one of
-    learning: it is read from the config.yaml of the training, in the folder above the checkpoint's, or, where that
-    is gone, from the one beside test.json.
-
-    Args:
-        name: of the setting.
-        file: the test.json.
-        result: what is in it.
-
-    Raises:
-        ValueError: no file has the setting.
-    """
-    short = re.sub(r"^(model\.overrides|model|data)\.(?=\w+$)", "", name)
-    protocol = result["runs"][0]["protocol"]
-    tested = {**(result["settings"] or {}), **{key: protocol.get(key) for key in OF_TEST}, "fusion": result["fusion"]}
-    if tested.get(short) is not None:
-        return plain(tested[short]), str(file)
-    places = [folder / "config.yaml" for folder in (Path(result["checkpoint"]["file"]).parent.parent, file.parent)]
-    for place in places:
-        value = setting(read_config(place), name) if place.is_file() else None
-        if value is not None:
-            return plain(value), str(place)
-    looked = " nor in ".join(f"{place}{'' if place.is_file() else ' (not there)'}" for place in places)
-    raise ValueError(
-        f"``--x``: expected a setting of the network or of the run, got {name!r}, which is neither in {file} nor in "
-        f"{looked}; keep each config.yaml beside its run, or name another setting."
-    )
-
-
-def plain(value: Any) -> float | str:
-    """A number or text as it is, anything else as text."""
-    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else str(value)
-
-
-def sweep_lines(results: Sequence[Mapping[str, Any]], values: Sequence[float | str], name: str) -> list[Line]:
-    """One line for the results that differ in the setting alone; folds of the same thing are a group.
-
-    Args:
-        results: contents of test.json files.
-        values: of the setting, one for each result.
-        name: of the setting.
-
-    Returns:
-        The lines, labelled by network, shots, data, and what else differs among the protocols.
-    """
-    name = name.rsplit(".", 1)[-1]
-    protocols = [result["runs"][0]["protocol"] for result in results]
-    keys = [key for key in protocols[0] if key not in (*OF_FOLD, "shot", name)]
-    differing = [key for key in keys if len({str(each.get(key)) for each in protocols}) > 1]
-    lines: dict[str, Line] = {}
-    for result, protocol, x in zip(results, protocols, values, strict=True):
-        overrides = ", ".join(f"{key} {value}" for key, value in overridden(result).items() if key != name)
-        words = [f"{result['network']}{f' ({overrides})' if overrides else ''}"]
-        words += [result["fusion"]] if result["fusion"] != "concat" else []
-        words += [f"{protocol['shot']}-shot"] if name != "shot" else []
-        group = ", ".join([*words, *(f"{key} {protocol.get(key)}" for key in differing)])
-        scores = [run["miou"] for run in result["runs"]]
-        seeds = [run["protocol"]["seed"] for run in result["runs"]]
-        same = json.dumps([group, protocol["data"], protocol["classes"], protocol.get("manifest"), seeds])
-        data = protocol["data"].split(" (")[0].split(",")[0]
-        line = lines.setdefault(same, Line(f"{group}, {data}", [], group))
-        line.points.append(Point(x, result["miou"], statistics.stdev(scores) if len(scores) > 1 else 0.0))
-    return list(lines.values())
-
-
-def overridden(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a tested network that are not the defaults of its name."""
-    if not result["settings"]:
-        return {}
-    defaults = json.loads(json.dumps(dataclasses.asdict(settings_of(result["network"]))))
-    return {key: value for key, value in result["settings"].items() if value != defaults.get(key)}
 
 
 class EpisodesCLI(DataCLI):
@@ -290,9 +167,9 @@ def draw_episodes(kind: str, arguments: Sequence[str]) -> None:
     colours = "blue: masks that were given; orange: predictions; IoU without void pixels"
     hashes = {name: f"sha256 {file_hash(file)}" for name, file in files.items()}
     head = [f"episodes of a test: {EPISODES[kind]}", protocol, colours]
-    head += [
-        f"{name}: {networks[name].name} {networks[name].settings}, {files[name]}, {hashes[name]}" for name in files
-    ]
+    for name, network in networks.items():
+        overrides = None if network.settings is None else dataclasses.asdict(network.settings)
+        head.append(f"{name}: {described(network.name, overrides)}, {files[name]}, {hashes[name]}")
     note = "; ".join([protocol, *(f"{name} {digest}" for name, digest in hashes.items()), software()])
     options = {"windows": windows} if windows else {}
     write(outputs, lambda path: episode_strip(rows, path, note=f"{colours}\n{note}", **options), head + lines)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Prediction(NamedTuple):
-    """What a network says of an episode.
+    """The output of a network for a batch of episodes.
 
     Attributes:
         logits: background and foreground, ``(B, 2, Hi, Wi)``.
@@ -38,7 +38,7 @@ class ImageFeatures(NamedTuple):
 
 
 class SupportFeatures(NamedTuple):
-    """What a support set says of its class, made once and used on many queries.
+    """What a network keeps of a support set: made once, used on many queries.
 
     Attributes:
         prototype: ``(B, C)``; CANet's, one for each shot, ``(B, K, C)``; PANet's, of background and foreground,

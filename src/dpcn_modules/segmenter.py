@@ -75,7 +75,7 @@ class FewShotSegmenter:
 
         Args:
             checkpoint: a file that ``dpcn fit`` wrote.
-            size: as above; None: the size that the network was trained at, or 473 if the checkpoint does not say.
+            size: as above; None: the size that the network was trained at, or 473 if the checkpoint does not record it.
             device: where it runs; None: the GPU where there is one, else the CPU.
 
         Raises:

@@ -1,5 +1,6 @@
 """The rows of the paper's tables, and examples/paper/table.py, which runs them."""
 
+import importlib
 import json
 import os
 import signal
@@ -17,10 +18,9 @@ from dpcn_modules.cli.main import main
 from dpcn_modules.models import settings_of
 from dpcn_modules.training import FewShotTask
 
-sys.path.insert(0, str(Path(__file__).parent))
-from paper_scripts import EXAMPLES, load
-
-table_script = load("table")
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))  # as PYTHONPATH is for the processes that the script starts
+table_script = importlib.import_module("paper.table")
 FILE = EXAMPLES / "paper" / "tables.yaml"
 TABLES = yaml.safe_load(FILE.read_text())
 ROWS = {f"{table}/{name}": row for table in TABLES for name, row in table_script.read_table(FILE, table).items()}
@@ -40,15 +40,15 @@ def parsed():
 
     def settings(setup):
         if setup not in known:
-            with pytest.raises(SystemExit):
-                run_dpcn("fit", list(setup.arguments))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(ConfigCLI, "instantiate_classes", stop)
+                with pytest.raises(SystemExit):
+                    run_dpcn("fit", list(setup.arguments))
             config = seen.pop().as_dict()
             known[setup] = {section: config[section] for section in ("model", "data", "trainer")}
         return json.loads(json.dumps(known[setup], default=str))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigCLI, "instantiate_classes", stop)
-        yield settings
+    return settings
 
 
 def test_the_tables_are_these():
@@ -353,8 +353,8 @@ def test_a_process_gives_its_status_and_is_told_to_end(capfd):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_process_finds_the_mark_of_the_end_of_a_training(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("tables.yaml").write_text(yaml.safe_dump({"T": {"one": ONE}}))
-    assert table_script.main(["T", "--tables=tables.yaml", "--runs=runs", "--folds=0"]) == 0
-    assert Path("runs", "T", "one", "fold_0", "trained").is_file()
+def test_a_process_finds_the_mark_of_the_end_of_a_training(capfd):
+    marking = json.dumps({"class_path": "paper.table.MarkTrained", "init_args": {"path": "trained"}})
+    config = f"--config={EXAMPLES / 'configs' / 'shapes.yaml'}"
+    assert table_script.run_process(["fit", config, f"--trainer.callbacks+={marking}", "--print_config"]) == 0
+    assert "paper.table.MarkTrained" in capfd.readouterr().out

@@ -120,7 +120,7 @@ class SaveOnTermination(Callback):
     """On SIGTERM (a scheduler's notice) save last.ckpt at the step that was reached; Lightning then ends the run."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, and say how to go on."""
+        """Save, and print how to resume."""
         if not isinstance(exception, SIGTERMException) or trainer.state.fn != TrainerFn.FITTING:
             return
         last = next(each for each in trainer.checkpoint_callbacks if getattr(each, "filename", None) == "last")

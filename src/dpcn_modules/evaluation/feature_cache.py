@@ -201,7 +201,7 @@ def _keys(names: Sequence[str], images: Tensor) -> list[Hashable]:
 
 
 def _own(features: ImageFeatures) -> ImageFeatures:
-    """The same in storage that holds nothing else; one tensor for both levels stays one."""
+    """Copies without unused storage; one tensor for both levels stays one."""
     places = [(feat.data_ptr(), feat.shape, feat.stride(), feat.dtype) for feat in features]
     mid = _owned(features.mid)
     return ImageFeatures(mid, mid if places[0] == places[1] else _owned(features.high))
@@ -221,7 +221,7 @@ def _stacked(features: Sequence[ImageFeatures]) -> ImageFeatures:
 
 
 def _text(amount: int) -> str:
-    """An amount as :func:`parse_bytes` reads it, rounded up, so that what is said to be enough is."""
+    """An amount in the form of :func:`parse_bytes`, rounded up, so that a budget of it is sufficient."""
     power = min(max(amount.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
     tenths = -(-10 * amount // 1024**power)
     return f"{tenths / 10:g}{_UNITS[power]}"

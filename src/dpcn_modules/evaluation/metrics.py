@@ -61,7 +61,7 @@ class EpisodeIoU(Metric):
 
         Args:
             predicted: masks in {0, 1}, ``(B, Hi, Wi)``.
-            truth: ``(B, Hi, Wi)`` in {0, 1, 255}.
+            target: ``(B, Hi, Wi)`` in {0, 1, 255}.
             class_ids: ``(B,)``, 0-1023.
 
         Raises:

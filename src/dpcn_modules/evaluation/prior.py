@@ -1,4 +1,4 @@
-"""What a network's features find without having been trained to segment: the prior mask, cut at a threshold."""
+"""A baseline without training: the prior mask of a network's features, cut at a threshold."""
 
 from collections.abc import Iterable, Sequence
 

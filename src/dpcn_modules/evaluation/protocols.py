@@ -1,4 +1,4 @@
-"""How a number was made, in one line, and the field's protocols by name: "PASCAL-5i, 1-shot" means at least five."""
+"""The settings that decide a score, in one line with an id, and the protocols that the field's codes use, by name."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ class Protocol:
         size: side of the square that the network sees.
         annotation: of the supports: "mask", "box" (each connected object) or "class_box" (one around all).
         scales: further sides at which the network sees the images; the probabilities are averaged.
-        truth: "original" (the mask as it is) or "resized" (the mask on the square that the network sees).
+        target: "original" (the mask as it is) or "resized" (the mask on the square that the network sees).
         manifest: hash of the file that the episodes come from; empty where they were drawn.
 
     Example:
@@ -85,7 +85,7 @@ class NamedProtocol:
         sampling: "class" or "image", see `dpcn_modules.data.sample_episode`.
         size: side of the square that the network sees.
         scales: further sides; the probabilities are averaged.
-        truth: scored on the "original" masks or on the "resized" ones.
+        target: scored on the "original" masks or on the "resized" ones.
         train_list: of PASCAL-5i's training images: "pfenet" (5953) or "trainaug" (10,582).
         novel: what becomes of training images that also hold held-out classes: "keep" or "drop".
         note: what the published code or paper leaves open, or does that is not done here.

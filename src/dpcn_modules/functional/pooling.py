@@ -32,7 +32,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int], *, validate: bool = True) -
         tensor([[[1., 0.],
                  [0., 1.]]])
 
-    Reference: Liu et al., CVPR 2022, sec. 3.3 and 3.5 are silent on it; docs/paper_gaps.md says why this rule.
+    Reference: Liu et al., CVPR 2022, sec. 3.3 and 3.5 do not specify it; docs/paper_gaps.md explains this rule.
     """
     if validate:
         if not isinstance(mask, Tensor) or mask.ndim not in (3, 4):

@@ -54,7 +54,7 @@ def add_dcm(
             out of its range.
 
     Note:
-        The paper puts DCM into CANet and PFENet (Table A4) without saying where; docs/paper_gaps.md says why there.
+        The paper puts DCM into CANet and PFENet (Table A4) without stating where; see docs/paper_gaps.md.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""CANet: compare the query with the support's prototype, then refine the mask by itself, again and again."""
+"""CANet: compare the query with the support's prototype, then refine the prediction iteratively."""
 
 from collections.abc import Sequence
 
@@ -108,9 +108,9 @@ class CANet(HostNetwork):
 
     Note:
         The published code keeps each sample's prediction of the epoch before. Episodes here are sampled anew each
-        epoch, so the previous prediction is made on the spot, by a first pass of the same weights that carries no gradient.
+        epoch, so the previous prediction comes from a first pass of the same weights, which carries no gradient.
         The published loop also stops refining according to the ground truth of the test; here the number of
-        refinements is fixed. Convolutions start as `init_for_relu` says, not as published.
+        refinements is fixed. Convolutions are initialised by `init_for_relu`, not as published.
 
     Reference: Zhang et al., CANet: Class-Agnostic Segmentation Networks with Iterative Refinement and Attentive
     Few-Shot Learning, CVPR 2019.

@@ -15,13 +15,13 @@ _PREFIX = "model."  # the network's name in the training module
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint says of its network.
+    """The network that a checkpoint describes.
 
     Attributes:
         network: its name, for :func:`dpcn_modules.models.build_model`.
         settings: its settings, field by field.
         parameters: the network's state dict.
-        size: side of the square images it was trained on, None where the training did not say.
+        size: side of the square images it was trained on, None where the training did not record it.
     """
 
     network: str
@@ -61,7 +61,7 @@ def restore_model(content: Checkpoint, *, source: str) -> FewShotNetwork:
     """
     settings = settings_of(content.network, **content.settings)
     if settings.weights is not None:
-        # The checkpoint holds the backbone too, so its pretrained weights need not be at hand; what they decide stays.
+        # The checkpoint holds the backbone too: its pretrained weights are not needed, what follows from them is kept.
         settings = dataclasses.replace(settings.decided(), weights=None)
     model = build_model(content.network, **dataclasses.asdict(settings))
     check_entries(model.state_dict(), content.parameters, argument="checkpoint", source=source)
@@ -70,7 +70,7 @@ def restore_model(content: Checkpoint, *, source: str) -> FewShotNetwork:
 
 
 def read_checkpoint(checkpoint: str | Path) -> Checkpoint:
-    """Read what a checkpoint says of its network, without running code from the file.
+    """Read the description of a network from a checkpoint, without running code from the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -100,10 +100,10 @@ def read_checkpoint(checkpoint: str | Path) -> Checkpoint:
 
 
 def upgrade_checkpoint(content: dict[str, Any]) -> None:
-    """Bring a checkpoint of version 0.1.0 to today's form, in place; any other one stays as it is.
+    """Convert a checkpoint of version 0.1.0 to the current format, in place; other checkpoints are left unchanged.
 
-    There, ``recipe`` held the name and what differed from its defaults, DCM's kernel networks lay in the module itself,
-    and the adapter held a whole DCM.
+    In 0.1.0, ``recipe`` held the name and the differences from its defaults, DCM held its kernel networks itself, and
+    the adapter held a whole DCM.
     """
     if "recipe" not in content or "network" in content:
         return

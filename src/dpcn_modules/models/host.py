@@ -1,4 +1,4 @@
-"""What the published networks to which DCM can be added share: the place of the adapter, and released weights."""
+"""The base class of the published networks to which DCM can be added: the adapter's place, and released weights."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -211,11 +211,11 @@ def fuse_shots(logits: Tensor, fusion: Fusion) -> Tensor:
 
     A position is foreground where, of the K shots,
 
-    - "vote": more than half say foreground; with an even K, a tie is background,
+    - "vote": more than half predict foreground; with an even K, a tie is background,
     - "average": the mean probability of foreground is above 0.5,
-    - "or": any says foreground.
+    - "or": any predicts foreground.
 
-    A shot says foreground where its foreground logit is the larger one, so for K = 1 all three are the argmax.
+    A shot predicts foreground where its foreground logit is the larger one, so for K = 1 all three are the argmax.
 
     Args:
         logits: of K one-shot predictions, ``(..., K, 2, H, W)``.

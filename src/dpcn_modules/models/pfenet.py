@@ -86,7 +86,7 @@ class PFENet(HostNetwork):
 
     Note:
         With a frozen backbone, as published, the prior mask carries no gradient. Where the backbone learns, it does:
-        layer4 would otherwise never learn. Convolutions start as `init_for_relu` says, not as published.
+        layer4 would otherwise never learn. Convolutions are initialised by `init_for_relu`, not as published.
 
     Reference: Tian et al., Prior Guided Feature Enrichment Network for Few-Shot Segmentation, TPAMI 2020.
     """

@@ -2,13 +2,15 @@
 
 import pickle
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
+
+from dpcn_modules._checks import some
 
 _CLASSIFIER_PREFIXES = ("fc.", "classifier.")
 # What torch.load raises for a file that is damaged, truncated, or something else altogether.
@@ -91,7 +93,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{rule}, which holds a {type(content).__name__}; save the state dict alone.")
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
-        found = f"other things than tensors under {_some(others)}" if others else "nothing"
+        found = f"other things than tensors under {some(others, 4)}" if others else "nothing"
         raise ValueError(f"{rule}, which holds {found}; save the state dict alone, or under 'state_dict'.")
     return {str(name): value for name, value in content.items()}
 
@@ -129,16 +131,9 @@ def check_entries(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, arg
         "unexpected": [name for name in state if name not in own],
         "misshaped": misshaped,
     }
-    found = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+    found = "; ".join(f"{fault}: {some(names, 4)}" for fault, names in faults.items() if names)
     if found:
         raise ValueError(
-            f"``{argument}``: expected the entries of this network ({_some(needed)}), got {source!r} with "
+            f"``{argument}``: expected the entries of this network ({some(needed, 4)}), got {source!r} with "
             f"{found}; build the network that the file belongs to, or rename its entries."
         )
-
-
-def _some(names: Iterable[str], most: int = 4) -> str:
-    """List a few names, and count the rest."""
-    names = list(names)
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

@@ -55,7 +55,7 @@ class EpisodeDataModule(LightningDataModule):
             object) or "class_box" (one box around all). Query masks stay precise.
         scales: further sides at which a test shows the images; the probabilities of all are averaged (the paper
             tests at 473 and 641).
-        truth: what a test is scored on: "original", the masks as they are, or "resized", the masks on the square that
+        target: what a test is scored on: "original", the masks as they are, or "resized", the masks on the square that
             the network sees.
         manifest: file with the episodes of the test, in place of drawing them; `dpcn episodes` writes one.
         workers: loader processes; episodes do not depend on it.

@@ -1,4 +1,4 @@
-"""Optimisers with their learning rates, by the name that a recipe gives them."""
+"""Optimisers with their learning rates, by name."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping

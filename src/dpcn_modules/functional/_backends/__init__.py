@@ -1,7 +1,7 @@
 """Ways to compute the dynamic convolution. Each is a module with two functions.
 
-``run(x, kernels_list)`` computes, and ``why_not(x, kernels_list)`` says why it cannot, or None. A backend with a
-heavy dependency imports it inside these.
+``run(x, kernels_list)`` computes, and ``why_not(x, kernels_list)`` returns the reason why it cannot, or None. A backend
+imports a heavy dependency inside these.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ BACKENDS: dict[str, ModuleType] = {
 """By name, in the order in which "auto" tries them."""
 
 BY_NAME_ONLY: dict[str, str] = {"triton": "not yet measured on a GPU"}
-"""What "auto" leaves out, because it is this."""
+"""Backends that "auto" leaves out, with the reason."""
 
 
 def choose(name: str, x: Tensor, kernels_list: Sequence[Tensor]) -> ModuleType:

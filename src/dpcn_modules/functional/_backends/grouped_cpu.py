@@ -97,5 +97,5 @@ def _correlate(x: Tensor, grad: Tensor, *, kh: int, kw: int) -> Tensor:
 
 
 def _single(x: Tensor) -> Tensor:
-    """Half as single precision: processors have no half convolution worth the name."""
+    """float16 as float32: convolutions in float16 are slow on CPUs."""
     return x.float() if x.dtype == torch.float16 else x

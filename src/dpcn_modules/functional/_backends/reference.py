@@ -1,4 +1,4 @@
-"""The definition of right: loops over samples and kernel positions, nothing to be clever about."""
+"""Reference implementation: plain loops over samples and kernel positions."""
 
 from collections.abc import Sequence
 

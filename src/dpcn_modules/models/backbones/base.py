@@ -1,4 +1,4 @@
-"""What all backbones share: which parameters learn, and which normalisation statistics move."""
+"""The base class of all backbones: which parameters are trained, and which BatchNorm statistics are frozen."""
 
 from pathlib import Path
 from typing import Literal, Self, TypeAlias, get_args
@@ -17,7 +17,7 @@ class Backbone(nn.Module):
 
     One rule sets the defaults. With pretrained weights only layer4 learns and the normalisation statistics
     stay as they are, which is how the paper trains on PASCAL-5i. Without weights everything learns, since
-    frozen random features help nobody. Both can be set by name, whatever the weights.
+    frozen random features are of no use. Both can be set explicitly with any weights.
 
     Frozen stages build no graph: neither their parameters nor the image asks for a gradient. An image
     that does ask for one (for a saliency map) gets it.
