@@ -24,6 +24,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from paper.plots import training_curves
 
 from dpcn_modules import build_model, load_model
 from dpcn_modules.data import Shapes
@@ -31,7 +32,7 @@ from dpcn_modules.data.transforms import TestTransform, denormalise
 from dpcn_modules.evaluation import EpisodeIoU, best_prior_threshold, predicted_mask
 from dpcn_modules.evaluation.results import text_table
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
-from dpcn_modules.viz import EpisodeRow, episode_strip, training_curves
+from dpcn_modules.viz import EpisodeRow, episode_strip
 
 NETWORKS = {"DPCN": "dpcn_small", "baseline": "baseline_small"}
 SIZE, EPOCHS = 64, 8

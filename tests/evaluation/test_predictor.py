@@ -11,6 +11,7 @@ from models.base import episode_batch
 from dpcn_modules import FewShotSegmenter, build_model
 from dpcn_modules.data import Shapes, TestTransform, View, collate_episodes
 from dpcn_modules.evaluation import FeatureCache, Predictor, predicted_mask
+from dpcn_modules.training import FewShotTask
 
 NETWORKS = ["dpcn_small", "baseline_small", "pfenet_small_dcm", "canet_small_dcm", "panet_small"]
 
@@ -194,3 +195,33 @@ def test_masks_have_the_original_size_of_each_query():
     assert [tuple(mask.shape) for mask in masks] == [(40, 40), (40, 40)]
     assert all(torch.equal(mask, predicted_mask(each[0])) for mask, each in zip(masks, logits, strict=True))
     assert not logits[0].requires_grad
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_test_and_segmenter_take_the_same_three_steps(name, monkeypatch):
+    torch.manual_seed(0)
+    model, steps = build_model(name), []
+    for step in ("_encode_image", "_encode_support", "_decode"):
+        inner = getattr(model, step)
+        monkeypatch.setattr(
+            model, step, lambda *args, inner=inner, step=step, **kwargs: steps.append(step) or inner(*args, **kwargs)
+        )
+    source = Shapes(0, image_size=32, images_per_class=4).split("test")
+    dataset = episodes_of(source, shot=1, transform=TestTransform(32), original_query_mask=True)
+    batch = collate_episodes([dataset[0]])
+    walk = ["_encode_image", "_encode_image", "_encode_support", "_decode"]  # query and supports in either order
+
+    task = FewShotTask(model.train())
+    task(batch.query_image, batch.support_images, batch.support_masks)
+    swapped = ["_encode_support", "_decode"] if model.query_to_support else []
+    assert steps == walk + swapped
+    for predictor in (Predictor(model.eval()), Predictor(model, cache=FeatureCache("1GB"))):
+        steps.clear()
+        predictor.masks(batch)
+        assert steps == walk
+    steps.clear()
+    segmenter = FewShotSegmenter(model, size=32)
+    image, mask = source.load(0)
+    segmenter.set_support(image, (mask > 0).to(torch.uint8))
+    segmenter.segment(image)
+    assert sorted(steps) == sorted(walk)
