@@ -58,7 +58,7 @@ def test_a_study_prints_mean_and_spread_and_does_nothing_twice(tmp_path):
     assert (after["miou"], after["class_iou"]) == (before["miou"], before["class_iou"])
     assert not leftover.exists()
 
-    printed = run("plug_probe.py", "--runs=runs", "--episodes=20", "--out=probe.json", folder=tmp_path)
+    printed = run("adapter_probe.py", "--runs=runs", "--episodes=20", "--out=probe.json", folder=tmp_path)
     probes = json.loads((tmp_path / "probe.json").read_text())["probes"]
     assert sorted(probe["seed"] for probe in probes) == [0, 1]
     assert all({"own", "foreign", "mean", "without", "added"} <= probe.keys() for probe in probes)

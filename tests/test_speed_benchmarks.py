@@ -70,7 +70,7 @@ def test_dynamic_conv_names_every_backend_and_idiom(measured):
         timed = {row["contender"] for row in result["rows"] if row["work"] == work}
         assert timed | skipped >= {*idioms, *(f"backend {name}" for name in BACKENDS)}
         assert timed >= {"copy", "backend grouped_cpu", *idioms[:3]}
-    assert "backend reference: a definition" in printed
+    assert "backend reference: the definition" in printed
     assert all(row["times_floor"] > 0 for row in result["rows"])
     # Four sides and batches with the first channels and kernels; one more of the channels, two of the kernels.
     assert len({tuple(row[name] for name in ("batch", "size", "channels", "kernels")) for row in result["rows"]}) == 7

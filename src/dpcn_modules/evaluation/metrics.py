@@ -36,8 +36,8 @@ class EpisodeIoU(Metric):
     Example:
         >>> import torch
         >>> metric = EpisodeIoU()
-        >>> ground truth = torch.tensor([[[1, 1], [0, 255]]])
-        >>> metric.update(torch.tensor([[[1, 0], [0, 1]]]), ground truth, torch.tensor([3]))
+        >>> target = torch.tensor([[[1, 1], [0, 255]]])
+        >>> metric.update(torch.tensor([[[1, 0], [0, 1]]]), target, torch.tensor([3]))
         >>> score = metric.compute()
         >>> round(score.miou.item(), 3), round(score.fb_iou.item(), 3)
         (0.5, 0.5)

@@ -30,7 +30,7 @@ class Protocol:
     Example:
         >>> scored = dict(data="shapes fold 0 test", classes=("ring",), shot=1, episodes=200, seed=0, sampling="class")
         >>> print(Protocol(name="demo", **scored, size=64))  # doctest: +ELLIPSIS
-        demo: shapes fold 0 test, 1 class, 1-shot, 200 episodes, seed 0, drawn by class, seen at 64 px, scored ...
+        demo: shapes fold 0 test, 1 class, 1-shot, 200 episodes, seed 0, sampled by class, seen at 64 px, scored ...
     """
 
     name: str
