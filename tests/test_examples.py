@@ -77,7 +77,10 @@ def test_an_adapter_for_a_published_canet_prints_both_scores_and_leaves_the_host
 def test_an_adapter_for_a_pfenet_of_one_s_own_takes_its_size_and_trains_its_head(tmp_path):
     host = build_model("pfenet_small", channels=16)
     state = {f"model.{name}": value for name, value in host.state_dict().items()}
-    torch.save({"network": host.name, "settings": dataclasses.asdict(host.settings), "state_dict": state, "size": 32}, tmp_path / "host.ckpt")
+    torch.save(
+        {"network": host.name, "settings": dataclasses.asdict(host.settings), "state_dict": state, "size": 32},
+        tmp_path / "host.ckpt",
+    )
     printed = run_adapter("pfenet", "--host-checkpoint=host.ckpt", "--steps=2", folder=tmp_path)
     assert "without DCM: mIoU" in printed
     assert "seen at 32 px" in printed

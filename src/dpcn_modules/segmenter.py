@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dpcn_modules._checks import VOID, check_integer
-from dpcn_modules.data.boxes import Annotation, annotate
 from dpcn_modules.data import target_mask
+from dpcn_modules.data.boxes import Annotation, annotate
 from dpcn_modules.data.io import ImageLike, as_image, as_mask, binary_mask, check_same_size
 from dpcn_modules.data.transforms import TestTransform
 from dpcn_modules.evaluation import Predictor

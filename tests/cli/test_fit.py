@@ -139,7 +139,9 @@ def test_a_feature_cache_of_no_amount_is_named(here, capsys):
 def test_a_checkpoint_of_another_network_is_refused(here, capsys):
     other = build_model("dpcn_small", kernel_size=3)
     state = {f"model.{name}": value for name, value in other.state_dict().items()}
-    torch.save({"network": other.name, "settings": dataclasses.asdict(other.settings), "state_dict": state}, "other.ckpt")
+    torch.save(
+        {"network": other.name, "settings": dataclasses.asdict(other.settings), "state_dict": state}, "other.ckpt"
+    )
     assert main(["test", f"--config={CONFIGS / 'shapes.yaml'}", *TINY, "--ckpt_path=other.ckpt"]) == 2
     assert "kernel_size: 3 there, 5 here" in capsys.readouterr().err
 
@@ -191,7 +193,9 @@ def test_a_second_config_overrides_field_by_field(here, monkeypatch):
     first = {"weights": "imagenet", "rates": [2, 4]}
     source = {"class_path": "dpcn_modules.data.Shapes", "init_args": {"fold": 1, "images_per_class": 20}}
     Path("first.yaml").write_text(
-        yaml.safe_dump({"model": {"network": "dpcn_resnet50", "overrides": first}, "data": {"source": source, "size": 65}})
+        yaml.safe_dump(
+            {"model": {"network": "dpcn_resnet50", "overrides": first}, "data": {"source": source, "size": 65}}
+        )
     )
     Path("second.yaml").write_text(
         yaml.safe_dump(
@@ -262,7 +266,11 @@ def test_what_is_no_config_is_refused_by_every_command(here, capsys, text, messa
 
 
 def test_a_missing_data_folder_shows_the_expected_tree(here, capsys):
-    arguments = [f"--config={CONFIGS / 'pascal5i.yaml'}", "--model.overrides.weights=null", "--data.source.init_args.root=gone"]
+    arguments = [
+        f"--config={CONFIGS / 'pascal5i.yaml'}",
+        "--model.overrides.weights=null",
+        "--data.source.init_args.root=gone",
+    ]
     assert main(["fit", *arguments, "--trainer.accelerator=cpu"]) == 2
     printed = capsys.readouterr().err
     assert "gone" in printed

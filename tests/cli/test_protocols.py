@@ -2,8 +2,8 @@
 
 import pytest
 
-from dpcn_modules.cli.main import main
 from dpcn_modules.cli.fit import expand_protocol
+from dpcn_modules.cli.main import main
 from dpcn_modules.data import Shapes
 from dpcn_modules.evaluation import PROTOCOLS
 from dpcn_modules.training import EpisodeDataModule

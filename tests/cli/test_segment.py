@@ -22,7 +22,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_model("dpcn_small")
     path = tmp_path_factory.mktemp("run") / "best.ckpt"
     parameters = {f"model.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"network": model.name, "settings": dataclasses.asdict(model.settings), "size": 64, "state_dict": parameters}, path)
+    torch.save(
+        {"network": model.name, "settings": dataclasses.asdict(model.settings), "size": 64, "state_dict": parameters},
+        path,
+    )
     return path
 
 

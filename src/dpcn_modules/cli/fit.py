@@ -111,7 +111,9 @@ class HintingParser(LightningArgumentParser):
             first, *rest = found[1].split(".")
             takers = (ConfigTask, FewShotTask, EpisodeDataModule, Trainer, ModelCheckpoint, Overrides, Shapes, Pascal5i)
             known = {"overrides"}.union(*(inspect.signature(each).parameters for each in takers))
-            wrong, candidates = (rest[-1], known) if first in _SECTIONS and rest else (first, _SECTIONS if rest else known)
+            wrong, candidates = (
+                (rest[-1], known) if first in _SECTIONS and rest else (first, _SECTIONS if rest else known)
+            )
             message += did_you_mean(wrong, candidates)
         raise ValueError(message) from ex
 

@@ -143,7 +143,7 @@ def remove_dcm(host: HostT) -> HostT:
     host.interaction, host.before_adapter = None, None
     _set_trainable(host, before.trainable, True)
     host.backbone.frozen_norm = before.frozen_norm
-    host.settings = before.settings
+    host.settings = before.settings  # type: ignore[assignment]
     host.train(host.training)
     return host
 
