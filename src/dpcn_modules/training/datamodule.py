@@ -64,8 +64,8 @@ class EpisodeDataModule(LightningDataModule):
 
     Raises:
         ValueError: an unknown ``target``; when a training begins, a ``batch_size`` that the devices cannot share; when
-            a loader is made, an unknown ``sampling`` or ``annotation``, a class with fewer than ``shot + 1`` images, or a
-            manifest of other data.
+            a loader is made, an unknown ``sampling`` or ``annotation``, a class with fewer than ``shot + 1`` images, or
+            a manifest of other data.
         FileNotFoundError: when the test's loader is made, no such manifest.
     """
 
