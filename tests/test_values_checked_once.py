@@ -69,7 +69,7 @@ def test_a_forward_waits_for_the_device_once(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__bool__", wait)
     model(*episode_batch(2, 3))
     # Only on the CPU, the search also looks at the mask to leave the background out.
-    assert [Path(name).name for name in waits if "_diagonal_search" not in name] == ["_checks.py"]
+    assert [Path(name).name for name in waits if "_region_search" not in name] == ["_checks.py"]
 
 
 @pytest.mark.parametrize("spoil", ["mask", "query", "support"])

@@ -1,4 +1,4 @@
-"""Segment something new in images, shown by a few masked images of it."""
+"""Segment a new class in images, given a few masked images of it."""
 
 from collections.abc import Iterable
 from os import PathLike
@@ -23,7 +23,7 @@ _FIELD_SIZE = 473  # the square that the field trains and tests at
 
 
 class FewShotSegmenter:
-    """Segment something new in images, shown by a few masked images of it.
+    """Segment a new class in images, given a few masked images of it.
 
     The support is encoded once, and every later image once. Images of any size are laid on a square canvas for
     the network, and the result has the image's own size.

@@ -216,7 +216,7 @@ class ConfigCLI(LightningCLI):
         if keys:
             differences = ", ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
             raise ValueError(
-                f"``--ckpt_path``: {path} is another network's than the config's ({differences}); "
+                f"``--ckpt_path``: {path} belongs to another network than the config ({differences}); "
                 f"give the config it was trained with."
             )
 

@@ -11,7 +11,8 @@ from dpcn_modules._checks import check_choice, check_shapes, with_shot_axis
 from dpcn_modules.data import Episode, View
 from dpcn_modules.evaluation.feature_cache import FeatureCache
 from dpcn_modules.interface import EncodeDecodeModel, FewShotModel, ImageFeatures, Prediction, SupportFeatures
-from dpcn_modules.models.network import FUSIONS, Fusion, encode_support_images, fuse_shots, shot_predictions
+from dpcn_modules.models.fusion import FUSIONS, Fusion, fuse_shots
+from dpcn_modules.models.network import encode_support_images, shot_predictions
 
 _STEPS = ("encode_image", "encode_support", "decode")
 
@@ -179,7 +180,7 @@ def logits_at_original_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
         ``(2, Hi, Wi)``, float32.
 
     Raises:
-        ValueError: ``logits`` is no square.
+        ValueError: ``logits`` is not square.
 
     Example:
         >>> import torch
@@ -207,7 +208,7 @@ def fuse_scales(views: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         there are several.
 
     Raises:
-        ValueError: no view, or one that is no square.
+        ValueError: no view, or one that is not square.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The settings that decide a score, in one line with an id, and the protocols that the field's codes use, by name."""
+"""The settings that determine a score, with an id, and the named protocols of published code."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ class Protocol:
         annotation: of the supports: "mask", "box" (each connected object) or "class_box" (one around all).
         scales: further sides at which the network sees the images; the probabilities are averaged.
         target: "original" (the mask as it is) or "resized" (the mask on the square that the network sees).
-        manifest: hash of the file that the episodes come from; empty where they were drawn.
+        manifest: hash of the file that the episodes come from; empty if the episodes were sampled.
 
     Example:
         >>> scored = dict(data="shapes fold 0 test", classes=("ring",), shot=1, episodes=200, seed=0, sampling="class")

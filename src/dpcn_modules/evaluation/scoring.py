@@ -11,7 +11,7 @@ from dpcn_modules.data import Episode, View, collate_episodes
 from dpcn_modules.evaluation.feature_cache import FeatureCache, parse_bytes
 from dpcn_modules.evaluation.metrics import EpisodeIoU, Score
 from dpcn_modules.evaluation.predict import Predictor
-from dpcn_modules.models.network import Fusion
+from dpcn_modules.models.fusion import Fusion
 
 
 def evaluate(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpcn_modules._checks import check_integer, check_odd, check_shapes, check_values, with_shot_axis
-from dpcn_modules.functional._diagonal_match import BestMatch
+from dpcn_modules.functional._region_match import BestMatch
 from dpcn_modules.functional.pooling import support_at_feature_size
 
 Windows = Sequence[tuple[int, int]]

@@ -6,8 +6,9 @@ from dpcn_modules.models.canet import CANet
 from dpcn_modules.models.checkpoint import Checkpoint, load_model, read_checkpoint
 from dpcn_modules.models.dpcn import DPCN
 from dpcn_modules.models.factory import MODELS, build_model, list_models, settings_of
+from dpcn_modules.models.fusion import FUSIONS, Fusion, fuse_shots
 from dpcn_modules.models.host import HostNetwork
-from dpcn_modules.models.network import FUSIONS, FewShotNetwork, Fusion, fuse_shots
+from dpcn_modules.models.network import FewShotNetwork
 from dpcn_modules.models.panet import PANet
 from dpcn_modules.models.pfenet import PFENet
 from dpcn_modules.models.settings import CANetSettings, DPCNSettings, PANetSettings, PFENetSettings, Settings

@@ -10,7 +10,7 @@ from dpcn_modules._checks import check_choice
 from dpcn_modules.models.host import BeforeAdapter, HostNetwork
 from dpcn_modules.models.settings import DCMSettings, HostSettings
 from dpcn_modules.modules import DCMInteraction
-from dpcn_modules.modules.dynamic_convolution import BRANCHES
+from dpcn_modules.modules.dynamic_convolution import DEFAULT_BRANCHES
 
 Trained = Literal["head", "adapter"]
 HostT = TypeVar("HostT", bound=HostNetwork)
@@ -22,7 +22,7 @@ def add_dcm(
     *,
     kernel_size: int = 5,
     generation: Literal["serial", "parallel"] = "serial",
-    branches: Sequence[str] = BRANCHES,
+    branches: Sequence[str] = DEFAULT_BRANCHES,
     network_width: int = 3,
     backend: str = "auto",
     train: Trained = "head",
@@ -89,8 +89,7 @@ def add_dcm(
             f"``adapter``: expected an adapter or the options of a new one, got both ({options}); leave one out."
         )
     _check_adapter(adapter, host)
-    for part in (adapter.generator, adapter.application):
-        part.validate = False  # the host network checks what enters it
+    _set_validation(adapter, False)  # the host network checks its inputs
     settings = cast("HostSettings | None", host.settings)
     host.before_adapter = BeforeAdapter((), host.backbone.frozen_norm, settings)
     host.interaction = adapter.train(host.training)
@@ -140,6 +139,8 @@ def remove_dcm(host: HostT) -> HostT:
         ValueError: it has no adapter.
     """
     before = _before_adapter(_checked(host))
+    if host.interaction is not None:
+        _set_validation(host.interaction, True)
     host.interaction, host.before_adapter = None, None
     _set_trainable(host, before.trainable, True)
     host.backbone.frozen_norm = before.frozen_norm
@@ -170,7 +171,7 @@ def _checked(host: nn.Module) -> HostNetwork:
 def _check_adapter(adapter: nn.Module, host: HostNetwork) -> None:
     if not isinstance(adapter, DCMInteraction):
         raise TypeError(
-            f"``adapter``: expected a DCMInteraction, got {type(adapter).__name__}; DCM alone has no way back to C."
+            f"``adapter``: expected a DCMInteraction, got {type(adapter).__name__}; DCM alone does not return C."
         )
     if adapter.channels != host.channels:
         raise ValueError(
@@ -188,3 +189,8 @@ def _options_of(adapter: DCMInteraction) -> dict[str, Any]:
 def _set_trainable(host: HostNetwork, names: Iterable[str], trainable: bool) -> None:
     for name in names:
         host.get_parameter(name).requires_grad_(trainable)
+
+
+def _set_validation(adapter: DCMInteraction, validate: bool) -> None:
+    for part in (adapter.generator, adapter.application):
+        part.validate = validate

@@ -86,7 +86,7 @@ class HostNetwork(FewShotNetwork):
         raise NotImplementedError
 
     def before(self) -> BeforeAdapter:
-        """How the host network was before its adapter; one that was built with it has just the adapter more."""
+        """The state of the host network before the adapter was added."""
         settings = cast("HostSettings | None", self.settings)
         without = None if settings is None else dataclasses.replace(settings, dcm=False)
         return self.before_adapter or BeforeAdapter((), self.backbone.frozen_norm, without)

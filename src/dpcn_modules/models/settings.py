@@ -9,7 +9,7 @@ from dpcn_modules._checks import check_choice, check_flag, check_integer, check_
 from dpcn_modules.functional.dynamic_conv import BACKEND_NAMES
 from dpcn_modules.functional.region_matching import check_windows
 from dpcn_modules.models.backbones import BACKBONES, Trainable
-from dpcn_modules.modules.dynamic_convolution import BRANCHES, GENERATIONS, check_branches
+from dpcn_modules.modules.dynamic_convolution import DEFAULT_BRANCHES, GENERATIONS, check_branches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class NetworkSettings:
             check_flag("frozen_norm", self.frozen_norm)
 
     def decided(self) -> Self:
-        """The same, with what follows from the weights written out."""
+        """A copy in which the settings that depend on the weights are filled in."""
         pretrained = self.weights is not None
         trainable = self.trainable or (self.trained_with_weights if pretrained else "all")
         frozen_norm = pretrained if self.frozen_norm is None else self.frozen_norm
@@ -69,7 +69,7 @@ class DCMSettings:
 
     kernel_size: int = 5
     generation: Literal["serial", "parallel"] = "serial"
-    branches: Sequence[str] = BRANCHES
+    branches: Sequence[str] = DEFAULT_BRANCHES
     network_width: int = 3
     backend: str = "auto"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dpcn_modules.modules.dynamic_convolution import BRANCHES, DynamicConvolutionModule
+from dpcn_modules.modules.dynamic_convolution import DEFAULT_BRANCHES, DynamicConvolutionModule
 
 
 class DCMInteraction(DynamicConvolutionModule):
@@ -54,7 +54,7 @@ class DCMInteraction(DynamicConvolutionModule):
         channels: int,
         kernel_size: int = 5,
         generation: str = "serial",
-        branches: Sequence[str] = BRANCHES,
+        branches: Sequence[str] = DEFAULT_BRANCHES,
         *,
         network_width: int = 3,
         backend: str = "auto",

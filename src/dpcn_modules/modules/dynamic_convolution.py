@@ -11,6 +11,7 @@ from dpcn_modules.functional import dynamic_conv2d_multi, foreground_pool
 from dpcn_modules.functional.pooling import support_at_feature_size
 
 BRANCHES = ("vertical", "square", "horizontal")
+DEFAULT_BRANCHES = ("vertical", "square", "horizontal")
 GENERATIONS = ("serial", "parallel")
 
 
@@ -66,7 +67,7 @@ class KernelGenerator(nn.Module):
         channels: int,
         kernel_size: int = 5,
         generation: str = "serial",
-        branches: Sequence[str] = BRANCHES,
+        branches: Sequence[str] = DEFAULT_BRANCHES,
         *,
         network_width: int = 3,
         validate: bool = True,
@@ -135,7 +136,7 @@ class KernelApplication(nn.Module):
     """
 
     def __init__(
-        self, channels: int, branches: Sequence[str] = BRANCHES, *, backend: str = "auto", validate: bool = True
+        self, channels: int, branches: Sequence[str] = DEFAULT_BRANCHES, *, backend: str = "auto", validate: bool = True
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -212,7 +213,7 @@ class DynamicConvolutionModule(nn.Module):
         channels: int,
         kernel_size: int = 5,
         generation: str = "serial",
-        branches: Sequence[str] = BRANCHES,
+        branches: Sequence[str] = DEFAULT_BRANCHES,
         *,
         network_width: int = 3,
         backend: str = "auto",

@@ -19,7 +19,7 @@ from dpcn_modules.evaluation.feature_cache import parse_bytes
 from dpcn_modules.functional import episode_loss
 from dpcn_modules.interface import Prediction
 from dpcn_modules.models.checkpoint import upgrade_checkpoint
-from dpcn_modules.models.network import Fusion
+from dpcn_modules.models.fusion import Fusion
 from dpcn_modules.training.optimizers import SCHEDULES, Schedule, build_schedule, parameter_groups
 
 
@@ -45,7 +45,7 @@ class FewShotTask(LightningModule):
             quarter of the epochs.
         fusion: how validation and test make one mask of K shots: "concat" is the network's own forward on all of them
             (in DPCN, Eq. 11); "vote", "average" and "or" segment by each shot alone, bring each result to the
-            image's size and fuse them there (:func:`dpcn_modules.evaluation.fuse_shots`), which the network's
+            image's size and fuse them there (:func:`dpcn_modules.models.fuse_shots`), which the network's
             :class:`dpcn_modules.interface.EncodeDecodeModel` methods make possible. Training does not look at it.
         feature_cache: memory for the features of the images of a validation or test, bytes or text such as "4GB", on
             the device of the network: each image is then encoded once for all its episodes

@@ -1,4 +1,4 @@
-"""The gradient of the best match: :mod:`_diagonal_search` finds the winners, and only they carry gradient."""
+"""The gradient of the best match: :mod:`_region_search` finds the winners, and only they carry gradient."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dpcn_modules.functional._diagonal_search import Grid, Windows, search, steps_of
+from dpcn_modules.functional._region_search import Grid, Windows, search, steps_of
 
 
 class BestMatch(torch.autograd.Function):
