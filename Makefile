@@ -14,11 +14,11 @@ test: .venv/.installed lint types
 
 # The functional and module tests on the lowest torch that pyproject.toml allows, in an environment of its own.
 LOWEST := $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
-# Left out: Triton's tests, since the interpreter that came with that torch fails with today's numpy; and an error for a
-# deprecation that its compiler warns of about itself.
+# Left out: Triton's tests, since the interpreter that came with that torch fails with current numpy; and errors for
+# deprecations, since its compiler warns about its own code.
 test-lowest: .venv-lowest/.installed
 	PYTHONPATH=src:tests .venv-lowest/bin/python -m pytest -q -p no:cacheprovider tests/functional tests/modules \
-		--ignore=tests/functional/test_triton_backend.py -W "ignore:.*should not be instantiated:DeprecationWarning"
+		--ignore=tests/functional/test_triton_backend.py -W ignore::DeprecationWarning
 
 .venv-lowest/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-lowest

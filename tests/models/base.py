@@ -1,5 +1,8 @@
 """What every network must do; a subclass names one and inherits the tests."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +23,7 @@ def episode_batch(B: int = 2, K: int = 1, size: int = SIZE, seed: int = 0) -> tu
 
 
 class NetworkTester:
-    """Shape, gradients, state dict, doors, compile, export and precision of a network by name."""
+    """Shape, gradients, state dict, encode / decode, compile, export and precision of a network by name."""
 
     name = ""
     overrides: dict[str, object] = {}
@@ -71,12 +74,19 @@ class NetworkTester:
         other.load_state_dict(model.state_dict())
         assert torch.equal(model(*batch).logits, other(*batch).logits)
 
-    def test_the_two_doors_give_what_forward_gives(self, model):
+    def test_the_three_steps_give_what_forward_gives(self, model):
         query, supports, masks = episode_batch(2, 2)
         model.eval()
         support = model.encode_support(model.encode_image(supports), masks)
-        doors = model.decode(model.encode_image(query), support, (SIZE, SIZE))
-        torch.testing.assert_close(doors.logits, model(query, supports, masks).logits)
+        steps = model.decode(model.encode_image(query), support, (SIZE, SIZE))
+        torch.testing.assert_close(steps.logits, model(query, supports, masks).logits)
+
+    def test_copies_and_pickles_give_the_same(self, model):
+        batch = episode_batch()
+        expected = model.eval()(*batch).logits
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(twin(*batch).logits, expected)
+            assert (twin.name, twin.settings) == (model.name, model.settings)
 
     def test_the_batch_does_not_matter(self, model):
         query, supports, masks = episode_batch(2, 2)
