@@ -155,7 +155,12 @@ def _before_adapter(host: HostNetwork) -> BeforeAdapter:
             f"``host``: expected a host network with an adapter, got a {type(host).__name__} without; add_dcm(host) "
             f"adds one."
         )
-    return host.before()
+    if host.before_adapter is not None:
+        return host.before_adapter
+    # One that was built with the adapter differs from one without in nothing else.
+    settings = cast("HostSettings | None", host.settings)
+    without = None if settings is None else dataclasses.replace(settings, dcm=False)
+    return BeforeAdapter((), host.backbone.frozen_norm, without)
 
 
 def _checked(host: nn.Module) -> HostNetwork:

@@ -1,9 +1,8 @@
 """The base class of the published networks to which DCM can be added: the adapter's place, and released weights."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -84,12 +83,6 @@ class HostNetwork(FewShotNetwork):
     def _renamings(self) -> list[tuple[str, str]]:
         """Prefixes, ours and theirs; the first that fits counts, and what has none was not published."""
         raise NotImplementedError
-
-    def before(self) -> BeforeAdapter:
-        """The state of the host network before the adapter was added."""
-        settings = cast("HostSettings | None", self.settings)
-        without = None if settings is None else dataclasses.replace(settings, dcm=False)
-        return self.before_adapter or BeforeAdapter((), self.backbone.frozen_norm, without)
 
     def _make_kernels(self, support_feat: Tensor, support_masks: Tensor) -> tuple[Tensor, ...]:
         """The adapter's kernels, from features ``(B, K, C, H, W)`` and masks at any resolution."""
