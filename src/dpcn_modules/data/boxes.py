@@ -70,17 +70,13 @@ def filled_boxes(mask: Tensor, *, one_box: bool = False) -> Tensor:
     check_mask_values("mask", mask)
     foreground = mask == 1
     boxes = mask.clone()
-    for rows, columns in _extent(foreground) if one_box else _object_boxes(foreground):
-        boxes[rows, columns] = 1
+    if not one_box:
+        for rows, columns in _object_boxes(foreground):
+            boxes[rows, columns] = 1
+    elif bool(foreground.any()):
+        (top, left), (bottom, right) = (each.tolist() for each in foreground.nonzero().aminmax(dim=0))
+        boxes[top : bottom + 1, left : right + 1] = 1
     return boxes
-
-
-def _extent(foreground: Tensor) -> Sequence[Box]:
-    """The box around all foreground; empty without foreground."""
-    rows, columns = foreground.any(dim=1).nonzero(), foreground.any(dim=0).nonzero()
-    if len(rows) == 0:
-        return []
-    return [(slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))]
 
 
 def _object_boxes(foreground: Tensor) -> Sequence[Box]:

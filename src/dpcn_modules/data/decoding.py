@@ -58,10 +58,8 @@ def _decode_errors(name: str) -> Iterator[None]:
     try:
         yield
     except _DECODE_ERRORS as error:
-        raise ValueError(
-            f"{name}: cannot be decoded ({error}); the file is truncated, damaged or not an image: "
-            f"copy or save it again."
-        ) from error
+        reason = "the file is truncated, damaged or not an image: copy or save it again"
+        raise ValueError(f"{name}: cannot be decoded ({error}); {reason}.") from error
 
 
 def rgb_tensor(image: Image.Image, name: str) -> Tensor:
@@ -73,18 +71,13 @@ def rgb_tensor(image: Image.Image, name: str) -> Tensor:
                 f"{name}: expected at most 16 bits per pixel, got values from {values.min()} to "
                 f"{values.max()}; save the image with 8 bits per channel."
             )
-        grey = np.round(values / 257).astype(np.uint8)  # 65535 / 257 = 255
-        pixels = np.stack([grey] * 3, axis=-1)
-    elif image.mode in _EIGHT_BIT_MODES:
-        # PIL warns when a palette with transparency is converted to RGB in one step.
-        image = image.convert("RGBA") if image.mode in ("P", "PA") else image
-        pixels = np.array(image.convert("RGB"))
-    else:
-        raise ValueError(
-            f"{name}: images in PIL's mode {image.mode!r} have no defined 8-bit form; "
-            f"save the image with 8 bits per channel."
-        )
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        image = Image.fromarray(np.round(values / 257).astype(np.uint8))  # 65535 / 257 = 255
+    if image.mode not in _EIGHT_BIT_MODES:
+        advice = "save the image with 8 bits per channel"
+        raise ValueError(f"{name}: images in PIL's mode {image.mode!r} have no defined 8-bit form; {advice}.")
+    # PIL warns when a palette with transparency is converted to RGB in one step.
+    image = image.convert("RGBA") if image.mode in ("P", "PA") else image
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
 def id_tensor(image: Image.Image, name: str) -> Tensor:

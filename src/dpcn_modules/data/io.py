@@ -31,7 +31,7 @@ def load_image(path: str | PathLike[str]) -> Tensor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, damaged or not an image, or has floating-point pixels.
+        ValueError: the file is truncated, damaged or not an image, or has floating-point or over 16-bit pixels.
     """
     return rgb_tensor(open_upright(path), str(path))
 
@@ -77,25 +77,21 @@ def as_image(image: ImageLike, name: str = "image") -> Tensor:
     """
     if isinstance(image, str | PathLike | Image.Image):
         return rgb_tensor(*_decoded(image, name))
-    if isinstance(image, np.ndarray):
-        if image.ndim == 2:
-            image = np.stack([image] * 3, axis=-1)
-        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+    tensor = _as_tensor(image, name)
+    if isinstance(image, Tensor):
+        if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
             raise ValueError(
-                f"``{name}``: expected an array (H, W, 3) or (H, W), got shape {image.shape}; "
-                f"move the channels last (image.transpose(1, 2, 0)) and drop alpha (image[..., :3])."
-            )
-        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    elif isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-            raise ValueError(
-                f"``{name}``: expected a tensor (3, H, W), got shape {tuple(image.shape)}; move the channels "
+                f"``{name}``: expected a tensor (3, H, W), got shape {tuple(tensor.shape)}; move the channels "
                 f"first (image.permute(2, 0, 1)), drop alpha (image[:3]) and pass images one by one."
             )
-        tensor = image.detach().cpu()
-    else:
-        raise TypeError(f"``{name}``: expected a path, a PIL image, an array or a tensor, got {type(image).__name__}.")
-    return _eight_bit(tensor, name).contiguous()
+        return _eight_bit(tensor, name).contiguous()
+    tensor = torch.stack([tensor] * 3, dim=-1) if tensor.ndim == 2 else tensor
+    if tensor.ndim != 3 or tensor.shape[2] != 3 or 0 in tensor.shape:
+        raise ValueError(
+            f"``{name}``: expected an array (H, W, 3) or (H, W), got shape {tuple(tensor.shape)}; "
+            f"move the channels last (image.transpose(1, 2, 0)) and drop alpha (image[..., :3])."
+        )
+    return _eight_bit(tensor.permute(2, 0, 1), name).contiguous()
 
 
 def as_mask(mask: ImageLike, name: str = "mask") -> Tensor:
@@ -119,14 +115,12 @@ def as_mask(mask: ImageLike, name: str = "mask") -> Tensor:
     """
     if isinstance(mask, str | PathLike | Image.Image):
         return id_tensor(*_decoded(mask, name))
-    if not isinstance(mask, np.ndarray | Tensor):
-        raise TypeError(f"``{name}``: expected a path, a PIL image, an array or a tensor, got {type(mask).__name__}.")
-    if mask.ndim != 2 or 0 in mask.shape:
+    values = _as_tensor(mask, name)
+    if values.ndim != 2 or 0 in values.shape:
         raise ValueError(
-            f"``{name}``: expected one class id per pixel (H, W), got shape {tuple(mask.shape)}; "
+            f"``{name}``: expected one class id per pixel (H, W), got shape {tuple(values.shape)}; "
             f"take one mask and drop axes of length 1 (mask.squeeze())."
         )
-    values = mask.detach().cpu() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
     if not values.is_floating_point():
         values = values.to(torch.int64)
     highest = 1 if values.is_floating_point() else 255
@@ -170,14 +164,8 @@ def binary_mask(mask: Tensor, name: str) -> Tensor:
 def check_same_size(
     image_size: tuple[int, ...], mask_size: tuple[int, ...], *, image_name: str, mask_name: str
 ) -> None:
-    """Raise ValueError unless an image and its mask have the same size.
-
-    Args:
-        image_size: height and width of the image after its EXIF rotation.
-        mask_size: height and width of the mask.
-        image_name: the name of the image in the error message, usually its file.
-        mask_name: the name of the mask in the error message.
-    """
+    """Raise ValueError, with both names, unless an image (after its EXIF rotation) and its mask have the same
+    ``(height, width)``."""
     if tuple(image_size) != tuple(mask_size):
         (image_height, image_width), (mask_height, mask_width) = image_size, mask_size
         raise ValueError(
@@ -196,14 +184,23 @@ def _decoded(image: str | PathLike[str] | Image.Image, name: str) -> tuple[Image
     return upright(image, name), name
 
 
+def _as_tensor(values: object, name: str) -> Tensor:
+    """A copy of an array, or a tensor on the CPU."""
+    if isinstance(values, np.ndarray):
+        return torch.from_numpy(np.array(values))
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    raise TypeError(f"``{name}``: expected a path, a PIL image, an array or a tensor, got {type(values).__name__}.")
+
+
 def _eight_bit(tensor: Tensor, name: str) -> Tensor:
     """A uint8 tensor as it is, and a floating-point one in [0, 1] scaled to 0..255."""
     if tensor.dtype == torch.uint8:
         return tensor
     if not tensor.is_floating_point():
         raise TypeError(
-            f"``{name}``: expected uint8 or floating point in [0, 1], got {tensor.dtype}; scale it to "
-            f"0..255 and convert it to uint8."
+            f"``{name}``: expected uint8 or floating point in [0, 1], got {tensor.dtype}; scale it to 0..255 and "
+            f"convert it to uint8."
         )
     if not bool(((tensor >= 0) & (tensor <= 1)).all()):
         raise ValueError(

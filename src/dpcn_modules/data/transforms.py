@@ -38,8 +38,7 @@ class TrainTransform:
         redraws: how often a crop may be repeated.
 
     Raises:
-        TypeError: ``size`` is not a whole number.
-        ValueError: ``size`` is not positive, or ``scale`` is not a positive, ordered pair.
+        TypeError, ValueError: ``size`` is not a positive whole number, or ``scale`` not a positive, ordered pair.
 
     Shape:
         image ``(3, H, W)`` uint8 and mask ``(H, W)`` uint8 in {0, 1, 255} to image ``(3, size, size)``
@@ -73,11 +72,8 @@ class TrainTransform:
         self.long_side = long_side
         self.min_kept = min_kept
         self.redraws = redraws
-        rotation = v2.RandomRotation(
-            degrees,
-            interpolation=v2.InterpolationMode.BILINEAR,
-            fill={tv_tensors.Image: _MEAN_COLOUR, tv_tensors.Mask: VOID},
-        )
+        fill = {tv_tensors.Image: _MEAN_COLOUR, tv_tensors.Mask: VOID}
+        rotation = v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=fill)
         self._augment = v2.Compose(
             [
                 v2.RandomApply([rotation], p=rotation_p),
@@ -96,7 +92,7 @@ class TrainTransform:
         image, mask = _resize(image, mask, factor)
         image, mask = self._augment(image, mask)
         image, mask = self._crop(image, mask)
-        return _normalise(image), _labels(mask)
+        return _finished(image, mask)
 
     def _crop(self, image: Any, mask: Any) -> tuple[Any, Any]:
         height, width = mask.shape
@@ -137,8 +133,7 @@ class TestTransform:
         as in `TrainTransform`.
 
     Raises:
-        TypeError: ``size`` is not a whole number.
-        ValueError: ``size`` is not positive.
+        TypeError, ValueError: ``size`` is not a positive whole number.
 
     Example:
         >>> image = torch.zeros(3, 20, 40, dtype=torch.uint8)
@@ -160,7 +155,7 @@ class TestTransform:
         image, mask = _resize(tv_tensors.Image(image), tv_tensors.Mask(mask), factor)
         height, width = mask.shape
         image, mask = _pad(image, mask, [0, 0, self.size - width, self.size - height])
-        return _normalise(image), _labels(mask)
+        return _finished(image, mask)
 
 
 def denormalise(image: Tensor) -> Tensor:
@@ -191,12 +186,7 @@ def _pad(image: Any, mask: Any, sides: list[int]) -> tuple[Any, Any]:
     return F.pad(image, sides, fill=_MEAN_COLOUR), F.pad(mask, sides, fill=VOID)
 
 
-def _normalise(image: Any) -> Tensor:
+def _finished(image: Any, mask: Any) -> tuple[Tensor, Tensor]:
+    """The normalised image, float32, and the mask as int64."""
     scaled = F.to_dtype(image.as_subclass(Tensor), torch.float32, scale=True)
-    normalised: Tensor = F.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    return normalised
-
-
-def _labels(mask: Any) -> Tensor:
-    labels: Tensor = mask.as_subclass(Tensor).to(torch.int64)
-    return labels
+    return F.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD)), mask.as_subclass(Tensor).to(torch.int64)
