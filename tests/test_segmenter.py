@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from dpcn_modules.data.boxes import annotate
-from dpcn_modules.data.episodes.dataset import target_mask
 from dpcn_modules.data.io import load_image, load_mask
+from dpcn_modules.data.object_masks import target_mask
 from dpcn_modules.data.transforms import TestTransform
 from dpcn_modules.evaluation import logits_at_original_size
 from dpcn_modules.models import FewShotNetwork, build_model
@@ -172,8 +172,31 @@ def test_class_id_takes_one_class_of_a_mask_of_class_ids(segmenter: FewShotSegme
     by_class = segmenter.probability(image())
     binary = mask()
     binary[-1] = 255
-    segmenter.set_support(image(), binary)
+    segmenter.set_support(image(), binary, void=255)
     assert torch.equal(segmenter.probability(image()), by_class)
+    segmenter.set_support(image(), ids, class_id=[3, 15])
+    assert torch.equal(segmenter.probability(image()), by_class)
+
+
+def test_what_255_means_is_asked_beside_a_1(segmenter: FewShotSegmenter) -> None:
+    both = mask()
+    both[-1] = 255
+    with pytest.raises(ValueError, match="void=255"):
+        segmenter.set_support(image(), both)
+    with pytest.raises(ValueError, match="``class_id``: expected the id of the object, or ``void``"):
+        segmenter.set_support(image(), both, class_id=1, void=255)
+
+
+def test_images_are_taken_as_bytes_and_open_files(segmenter: FewShotSegmenter, tmp_path: Path) -> None:
+    Image.fromarray(image().mul(255).byte().permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    Image.fromarray(mask().numpy() * 255).save(tmp_path / "m.png")
+    segmenter.set_support(tmp_path / "a.png", tmp_path / "m.png")
+    expected = segmenter.probability(tmp_path / "a.png")
+    segmenter.set_support((tmp_path / "a.png").read_bytes(), (tmp_path / "m.png").read_bytes())
+    assert torch.equal(segmenter.probability((tmp_path / "a.png").read_bytes()), expected)
+    with (tmp_path / "a.png").open("rb") as opened, (tmp_path / "m.png").open("rb") as mask_file:
+        segmenter.set_support(opened, mask_file)
+        assert torch.equal(segmenter.probability(opened), expected)
 
 
 @pytest.mark.parametrize("annotation", ["box", "class_box"])
@@ -291,7 +314,7 @@ def test_real_images_of_any_shape_are_segmented_at_their_own_size(segmenter: Few
     targets = [load_mask(voc / "SegmentationClass" / f"{name}.png") for name in names]
     class_ids = [int(next(value for value in target.unique() if value not in (0, 255))) for target in targets]
     objects = [target_mask(*pair) for pair in zip(targets, class_ids, strict=True)]
-    segmenter.set_support(images[:3], objects[:3])
+    segmenter.set_support(images[:3], objects[:3], void=255)
     for path in images:
         segmented = segmenter.segment(path)
         assert segmented.shape == load_image(path).shape[1:]

@@ -121,12 +121,16 @@ def did_you_mean(value: object, known: Iterable[str]) -> str:
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
-def check_integer(name: str, value: object, *, lowest: int = 1, otherwise: str = "") -> None:
-    """Raise TypeError unless a value is a whole number, and ValueError, with a remedy, if it is below ``lowest``."""
+def check_integer(
+    name: str, value: object, *, lowest: int = 1, highest: int | None = None, otherwise: str = ""
+) -> None:
+    """Raise TypeError unless a value is a whole number, and ValueError, with a remedy, if it is out of its range."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"``{name}``: expected a whole number, got {value!r} ({type(value).__name__}).")
     if value < lowest:
         raise ValueError(f"``{name}``: expected at least {lowest}, got {value}{otherwise}.")
+    if highest is not None and value > highest:
+        raise ValueError(f"``{name}``: expected {lowest} to {highest}, got {value}{otherwise}.")
 
 
 def check_number(name: str, value: object, *, lowest: float, highest: float = float("inf")) -> None:

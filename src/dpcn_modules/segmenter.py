@@ -1,7 +1,6 @@
 """Segment a new class in images, given a few masked images of it."""
 
-from collections.abc import Iterable
-from os import PathLike
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self, overload
 
@@ -9,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpcn_modules._checks import VOID, check_integer
-from dpcn_modules.data import target_mask
+from dpcn_modules._checks import VOID, check_integer, some
 from dpcn_modules.data.boxes import Annotation, annotate
-from dpcn_modules.data.io import ImageLike, as_image, as_mask, binary_mask, check_same_size
+from dpcn_modules.data.decoding import is_encoded, source_name
+from dpcn_modules.data.io import ImageLike, as_image, as_mask, check_same_size, warn_of_orientation
+from dpcn_modules.data.object_masks import binary_mask, target_mask
 from dpcn_modules.data.transforms import TestTransform
 from dpcn_modules.evaluation import Predictor
 from dpcn_modules.interface import SupportFeatures
@@ -95,17 +95,23 @@ class FewShotSegmenter:
         images: ImageLike | Iterable[ImageLike],
         masks: ImageLike | Iterable[ImageLike],
         *,
-        class_id: int | None = None,
+        class_id: int | Sequence[int] | None = None,
+        void: int | None = None,
+        object: int | None = None,
         annotation: Annotation = "mask",
     ) -> None:
         """Show what to segment. Replaces the support that was set before; an error leaves that as it was.
 
         Args:
-            images: one image, or several (a list); each a path, a PIL image, a numpy array ``(H, W, 3)``
-                or a tensor ``(3, H, W)`` (uint8, or floating point in [0, 1]). They may differ in size.
-            masks: as many masks, each of its image's size: a path, a PIL image, or an array or tensor ``(H, W)``.
-                1 is the object, 0 background, 255 void; without a 1, 255 is the object (a black and white mask).
-            class_id: where the masks hold class ids (PASCAL VOC's palette PNGs), the id of the object.
+            images: one image, or several (a list); each a path, the bytes of a file, an open file, a PIL image, a numpy
+                array ``(H, W, 3)`` or a tensor ``(3, H, W)`` (uint8, or floating point in [0, 1]). They may differ in
+                size.
+            masks: as many masks, each of its image's size, likewise; arrays and tensors are ``(H, W)``. The object is 1
+                or 255, and 0 is background; masks with both 1 and 255 need ``void`` or ``object``.
+            class_id: where the masks hold class ids, and 255 for void (PASCAL VOC's palette PNGs), the id of the
+                object; several ids are one object together.
+            void: the value of mask pixels that do not count, 0-255, where the masks hold one object.
+            object: the value of the object in such masks, 0-255.
             annotation: turns precise masks into boxes, to try how well boxes would do: "mask" leaves them, "box" fills
                 the box of each connected object, "class_box" the one around all. A box that was drawn as a filled
                 rectangle is a mask like any other and needs no setting.
@@ -114,9 +120,9 @@ class FewShotSegmenter:
             FileNotFoundError: there is no such file.
             ModuleNotFoundError: "box" without scipy.
             TypeError: an image or mask is none of these kinds.
-            ValueError: no support, another number of masks than images, an image and a mask of different size, a
-                image or mask that cannot be read, mask values other than the above, a mask without ``class_id``, or
-                an unknown ``annotation``.
+            ValueError: no support, another number of masks than images, an image and a mask of different size, an
+                image or mask that cannot be read, mask values other than the above, a mask without ``class_id``,
+                ``class_id`` together with ``void`` or ``object``, or an unknown ``annotation``.
 
         Note:
             A mask without foreground is allowed. Its shot then shows nothing of the object; if no shot shows
@@ -128,10 +134,16 @@ class FewShotSegmenter:
                 f"``images`` and ``masks``: expected one mask for each of one or more images, got {len(listed_images)} "
                 f"images and {len(listed_masks)} masks; several go in as two lists in the same order."
             )
-        pairs = [
-            self._transform(*_read_pair(image, mask, number, class_id, annotation))
+        if class_id is not None and not (void is None and object is None):
+            raise ValueError(
+                f"``class_id``: expected the id of the object, or ``void`` and ``object`` for masks of one object, got "
+                f"class_id={class_id}, void={void} and object={object}."
+            )
+        read = [
+            _read_pair(image, mask, number, class_id, void, object)
             for number, (image, mask) in enumerate(zip(listed_images, listed_masks, strict=True), 1)
         ]
+        pairs = [self._transform(image, annotate(mask, annotation)) for image, mask in read]
         support_images = torch.stack([image for image, _ in pairs]).unsqueeze(0)  # 1 K 3 S S
         support_masks = torch.stack([mask for _, mask in pairs]).unsqueeze(0)  # 1 K S S
         self._support = self._predictor.encode_support(support_images.to(self.device), support_masks.to(self.device))
@@ -197,29 +209,36 @@ class FewShotSegmenter:
 
 
 def _read_pair(
-    image: ImageLike, mask: ImageLike, number: int, class_id: int | None, annotation: Annotation
+    image: ImageLike,
+    mask: ImageLike,
+    number: int,
+    class_id: int | Sequence[int] | None,
+    void: int | None,
+    object: int | None,
 ) -> tuple[Tensor, Tensor]:
     """A support image ``(3, H, W)`` and its mask ``(H, W)`` in {0, 1, 255}, both uint8."""
-    image_name, mask_name = _name(image, f"support image {number}"), _name(mask, f"support mask {number}")
-    image, values = as_image(image, image_name), as_mask(mask, mask_name)
-    height, width = image.shape[-2:]
-    check_same_size((height, width), (values.shape[0], values.shape[1]), image_name=image_name, mask_name=mask_name)
+    names = {
+        "image_name": source_name(image, f"support image {number}"),
+        "mask_name": source_name(mask, f"support mask {number}"),
+    }
+    mask_name = names["mask_name"]
+    pixels = as_image(image, names["image_name"])
+    values = as_mask(mask, mask_name, palette="object" if class_id is None else "ids")
+    check_same_size(tuple(pixels.shape[-2:]), tuple(values.shape), **names)
+    warn_of_orientation(image, mask, **names)
     if class_id is None:
-        return image, annotate(binary_mask(values, mask_name), annotation)
-    there = [value for value in range(1, VOID) if bool((values == value).any())]
-    if class_id not in there:
-        raise ValueError(f"{mask_name}: expected pixels of ``class_id`` {class_id}, got only the class ids {there}.")
-    return image, annotate(target_mask(values, class_id), annotation)
-
-
-def _name(image: ImageLike, otherwise: str) -> str:
-    return str(image) if isinstance(image, str | PathLike) else otherwise
+        return pixels, binary_mask(values, mask_name, void=void, object=object)
+    there = [value for value in torch.unique(values).tolist() if value not in (0, VOID)]
+    wanted = [class_id] if isinstance(class_id, int) else class_id
+    if not set(there) & set(wanted):
+        raise ValueError(f"{mask_name}: expected pixels of ``class_id`` {some(wanted)}, got only the ids {there}.")
+    return pixels, target_mask(values, class_id)
 
 
 def _listed(value: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
-    # A path, an array and a tensor can be iterated over too, and are one image.
-    if isinstance(value, str | PathLike | np.ndarray | Tensor) or not isinstance(value, Iterable):
-        return [value]
+    # A path, an open file, an array and a tensor can be iterated over too, and are one image.
+    if is_encoded(value) or isinstance(value, np.ndarray | Tensor) or not isinstance(value, Iterable):
+        return [value]  # type: ignore[list-item]
     return list(value)
 
 

@@ -98,7 +98,7 @@ def test_segment_takes_one_class_of_a_mask_of_class_ids(checkpoint: Path, folder
     ids = ["--support", folder / "cup.png", "--mask", folder / "ids.png", "--class-id", "15"]
     run(checkpoint, folder, *ids, output="by_class")
     assert torch.equal(load_mask(folder / "by_class" / "a.png"), load_mask(folder / "out" / "a.png"))
-    with pytest.raises(ValueError, match=r"ids.png: expected pixels of ``class_id`` 3, got only the class ids \[15\]"):
+    with pytest.raises(ValueError, match=r"ids.png: expected pixels of ``class_id`` 3, got only the ids \[15\]"):
         run(checkpoint, folder, *ids[:-1], "3")
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dpcn_modules.data.io import as_image, as_mask, binary_mask, check_same_size, load_image, load_mask
+from dpcn_modules.data.decoding import image_size
+from dpcn_modules.data.io import as_image, as_mask, check_same_size, load_image, load_mask, warn_of_orientation
 
 ORIENTATION = 0x0112
 
@@ -173,29 +174,6 @@ def test_load_mask_rejects_ids_above_255(tmp_path: Path) -> None:
         load_mask(tmp_path / "m.png")
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([0, 1], [0, 1]),
-        ([0, 255], [0, 1]),
-        ([255], [1]),
-        ([0], [0]),
-        ([0, 1, 255], [0, 1, 255]),
-        ([1, 255], [1, 255]),
-    ],
-)
-def test_binary_mask_reads_white_as_object_unless_one_is_present(values: list[int], expected: list[int]) -> None:
-    mask = binary_mask(torch.tensor([values], dtype=torch.uint8), "m.png")
-    assert mask.dtype == torch.uint8
-    assert mask.tolist() == [expected]
-
-
-def test_binary_mask_rejects_other_values() -> None:
-    mask = torch.tensor([[0, 1, 2, 7, 255]], dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"cups/3\.png: expected the mask of one object.*got 2, 7\."):
-        binary_mask(mask, "cups/3.png")
-
-
 def test_check_same_size_names_both_files_and_sizes() -> None:
     check_same_size((3, 4), (3, 4), image_name="a.jpg", mask_name="a.png")
     with pytest.raises(ValueError, match=r"a\.jpg is 4 x 3 .*a\.png is 3 x 4: .*EXIF orientation"):
@@ -287,6 +265,54 @@ def test_as_image_names_truncated_pil_image(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:4000])
     with Image.open(path) as image, pytest.raises(ValueError, match=r"cut\.jpg: cannot be decoded"):
         as_image(image)
+
+
+def save_with_orientation(path: Path, orientation: int) -> Path:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.new("L", (8, 8)).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_of_the_image_alone_is_a_warning(tmp_path: Path, orientation: int) -> None:
+    image = save_with_orientation(tmp_path / "a.png", orientation)
+    upright, alike = (
+        save_with_orientation(tmp_path / "m.png", 1),
+        save_with_orientation(tmp_path / "n.png", orientation),
+    )
+    names = {"image_name": "a.png", "mask_name": "m.png"}
+    warn_of_orientation(image, alike, **names)
+    warn_of_orientation(image, np.zeros((8, 8)), **names)
+    if orientation == 1:
+        warn_of_orientation(image, upright, **names)
+    else:
+        with pytest.warns(
+            UserWarning, match=rf"a\.png is rotated .*EXIF orientation \({orientation}\), and its mask m"
+        ):
+            warn_of_orientation(image, upright, **names)
+
+
+def test_an_image_beyond_pillows_limit_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colours: np.ndarray
+) -> None:
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    for read in (load_image, image_size):
+        with pytest.raises(ValueError, match=r"a\.png: .*54 pixels.*MAX_IMAGE_PIXELS") as caught:
+            read(tmp_path / "a.png")
+        assert "damaged" not in str(caught.value)
+
+
+def test_as_image_reads_bytes_and_open_files(tmp_path: Path, colours: np.ndarray) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(colours).save(path)
+    expected = load_image(path)
+    assert torch.equal(as_image(path.read_bytes()), expected)
+    with path.open("rb") as file:
+        assert torch.equal(as_image(file), expected)
+    with pytest.raises(ValueError, match="upload: cannot be decoded"):
+        as_image(b"no image", "upload")
 
 
 @pytest.mark.real_data

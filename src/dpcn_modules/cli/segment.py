@@ -21,8 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--support", **paths, help="one or more images that show the object")  # type: ignore[arg-type]
     parser.add_argument("--mask", **paths, help="their masks, in the same order")  # type: ignore[arg-type]
     parser.add_argument(
-        "--class-id", type=int, metavar="N", help="the object's value in masks of class ids (such as PASCAL VOC's)"
+        "--class-id", type=int, nargs="+", metavar="N", help="the object's ids in masks of class ids (PASCAL VOC's)"
     )
+    parser.add_argument("--void", type=int, metavar="N", help="value of mask pixels that do not count")
+    parser.add_argument("--object", type=int, metavar="N", help="value of the object, in masks with both 1 and 255")
     parser.add_argument("--query", **paths, help="images to segment, or folders of them")  # type: ignore[arg-type]
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets NAME.png and NAME_overlay.jpg")
     parser.add_argument(
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     results = _results(queries, args.output, inputs=[*queries, *args.support, *args.mask])
     device = None if args.device == "auto" else args.device
     segmenter = FewShotSegmenter.from_checkpoint(args.checkpoint, size=args.size, device=device)
-    segmenter.set_support(args.support, args.mask, class_id=args.class_id)
+    segmenter.set_support(args.support, args.mask, class_id=args.class_id, void=args.void, object=args.object)
     args.output.mkdir(parents=True, exist_ok=True)
     broken = 0
     for query, (mask_path, overlay_path) in zip(queries, results, strict=True):

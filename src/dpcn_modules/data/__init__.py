@@ -7,10 +7,12 @@ from dpcn_modules.data.datasets.folds import COCO_CLASSES, PASCAL_CLASSES, coco_
 from dpcn_modules.data.datasets.pascal import Pascal5i
 from dpcn_modules.data.datasets.shapes import Shapes
 from dpcn_modules.data.episodes.batches import EpisodeSampler, collate_episodes
-from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform, View, target_mask
+from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform, View
 from dpcn_modules.data.episodes.manifest import manifest_hash, manifest_lines, read_manifest
 from dpcn_modules.data.episodes.sampling import EpisodeSpec, Sampling, sample_episode
-from dpcn_modules.data.io import ImageLike, as_image, as_mask, binary_mask, check_same_size, load_image, load_mask
+from dpcn_modules.data.io import ImageLike, as_image, as_mask, check_same_size, load_image, load_mask
+from dpcn_modules.data.object_masks import binary_mask, target_mask
+from dpcn_modules.data.palettes import Palette
 from dpcn_modules.data.source import FoldedData, ImageSource, Split
 from dpcn_modules.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform, TrainTransform, denormalise
 
@@ -29,6 +31,7 @@ __all__ = [
     "FoldedData",
     "ImageLike",
     "ImageSource",
+    "Palette",
     "Pascal5i",
     "Sampling",
     "Shapes",

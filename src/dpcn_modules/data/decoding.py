@@ -3,53 +3,97 @@
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from dpcn_modules._checks import some
+Encoded = str | PathLike[str] | bytes | IO[bytes] | Image.Image
 
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 # What PIL raises for a broken file depends on the format and on where the file breaks.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)  # values of the EXIF tag that swap height and width
+_LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF")
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SOFTWARE = 258, 259, 262, 305  # TIFF's tags
+_FAX_COMPRESSIONS = (2, 3, 4)
 
 
-def open_upright(path: str | PathLike[str]) -> Image.Image:
-    """Read a whole image file and rotate it by its EXIF orientation; errors name the file."""
-    with _opened(path) as image:
+class Stored(NamedTuple):
+    """How a file stores its pixels, as far as PIL forgets it in decoding.
+
+    Attributes:
+        lossy: the name of a lossy format; empty for others.
+        levels: the highest grey level, where PIL stretches it to 255 (or to 65535).
+        white_is_zero: PIL inverted the grey levels, since the file declares 0 to be white.
+        software: the program that wrote a TIFF.
+        frames: number of images in the file.
+    """
+
+    lossy: str = ""
+    levels: int | None = None
+    white_is_zero: bool = False
+    software: str = ""
+    frames: int = 1
+
+
+def is_encoded(source: object) -> bool:
+    """Whether a source is a path, the bytes of a file, an open file or a PIL image."""
+    return isinstance(source, str | PathLike | bytes | Image.Image) or hasattr(source, "read")
+
+
+def source_name(source: object, otherwise: str) -> str:
+    """The name of a source's file, or another where it has none."""
+    if isinstance(source, str | PathLike):
+        return str(source)
+    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    return name if isinstance(name, str) else otherwise
+
+
+def decode(source: Encoded, name: str) -> tuple[Image.Image, Stored]:
+    """Decode an image completely, rotate it by its EXIF orientation, and tell how it was stored; errors name it."""
+    with _opened(source, name) as image:
+        stored = _stored(image)
         image.load()
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image), stored
 
 
-def upright(image: Image.Image, name: str) -> Image.Image:
-    """Decode an image that PIL opened, and rotate it by its EXIF orientation."""
-    with _decode_errors(name):
-        image.load()
-        return ImageOps.exif_transpose(image)
-
-
-def image_size(path: str | PathLike[str]) -> tuple[int, int]:
+def image_size(source: Encoded) -> tuple[int, int]:
     """Height and width of an image after its EXIF rotation; reads the header only."""
-    with _opened(path) as image:
-        swapped = image.getexif().get(ExifTags.Base.Orientation) in _SWAPPING_ORIENTATIONS
+    with _opened(source, str(source)) as image:
+        swapped = _orientation(image) in _SWAPPING_ORIENTATIONS
         return (image.width, image.height) if swapped else (image.height, image.width)
 
 
+def orientation(source: Encoded) -> tuple[int, bool]:
+    """The EXIF orientation, 1 (upright) to 8, and whether it changes height and width; reads the header only."""
+    with _opened(source, str(source)) as image:
+        value = _orientation(image)
+        return value, value in _SWAPPING_ORIENTATIONS and image.width != image.height
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
 @contextmanager
-def _opened(path: str | PathLike[str]) -> Iterator[Image.Image]:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; check the name and the working folder.")
-    # Opened before `_decode_errors`, so that "permission denied" is not reported as a damaged file.
-    with path.open("rb") as file, _decode_errors(str(path)):
-        yield Image.open(file)
+def _opened(source: Encoded, name: str) -> Iterator[Image.Image]:
+    if isinstance(source, str | PathLike):
+        path = Path(source)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such file; check the name and the working folder.")
+        # Opened before `_decode_errors`, so that "permission denied" is not reported as a damaged file.
+        with path.open("rb") as file, _decode_errors(name):
+            yield Image.open(file)
+    else:
+        with _decode_errors(name):
+            source = BytesIO(source) if isinstance(source, bytes) else source
+            yield source if isinstance(source, Image.Image) else Image.open(source)
 
 
 @contextmanager
@@ -57,9 +101,46 @@ def _decode_errors(name: str) -> Iterator[None]:
     """Turn PIL's errors into one that names the file."""
     try:
         yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name}: {error}; if the file is yours, raise Pillow's limit (PIL.Image.MAX_IMAGE_PIXELS = None), or make "
+            f"the image smaller or cut it into tiles."
+        ) from error
     except _DECODE_ERRORS as error:
         reason = "the file is truncated, damaged or not an image: copy or save it again"
         raise ValueError(f"{name}: cannot be decoded ({error}); {reason}.") from error
+
+
+def _stored(image: Image.Image) -> Stored:
+    kind = str(image.format or "")
+    tags: dict[int, Any] = dict(getattr(image, "tag_v2", {}))
+    lossy = kind if kind in _LOSSY_FORMATS else ""
+    if "jpeg" in str(image.info.get("compression", "")):
+        lossy = "TIFF with JPEG compression"
+    return Stored(
+        lossy=lossy,
+        levels=_grey_levels(image, tags.get(_BITS_PER_SAMPLE, (8,))),
+        white_is_zero=tags.get(_PHOTOMETRIC) == 0 and tags.get(_COMPRESSION, 1) not in _FAX_COMPRESSIONS,
+        software=str(tags.get(_SOFTWARE, "")),
+        frames=int(getattr(image, "n_frames", 1)),
+    )
+
+
+def _grey_levels(image: Image.Image, bits: tuple[int, ...]) -> int | None:
+    """The highest grey level of a PNG, TIFF or PGM whose levels PIL stretches."""
+    if image.mode not in ("L", "I"):
+        return None
+    if image.format == "TIFF":
+        return 2 ** bits[0] - 1 if bits[0] < 8 else None
+    tile: list[Any] = getattr(image, "tile", [])
+    path = getattr(image, "filename", "")
+    if not tile and path:
+        with Image.open(path) as again:  # decoding forgets it
+            tile = again.tile
+    mode = tile[0].args if tile else ""
+    if image.format == "PPM" and isinstance(mode, tuple):
+        return int(mode[1])
+    return {"L;2": 3, "L;4": 15}.get(mode) if isinstance(mode, str) else None
 
 
 def rgb_tensor(image: Image.Image, name: str) -> Tensor:
@@ -78,40 +159,3 @@ def rgb_tensor(image: Image.Image, name: str) -> Tensor:
     # PIL warns when a palette with transparency is converted to RGB in one step.
     image = image.convert("RGBA") if image.mode in ("P", "PA") else image
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
-def id_tensor(image: Image.Image, name: str) -> Tensor:
-    """The class ids of a decoded mask, ``(H, W)`` uint8; ValueError if it holds none, or ids above 255."""
-    values: NDArray[Any] = np.array(image)
-    if image.mode in ("LA", "RGB", "RGBA"):
-        values = _equal_channels(values, image.mode, name)
-    elif not (image.mode.startswith("I") or image.mode in ("1", "L", "P")):
-        raise ValueError(
-            f"{name}: a mask in PIL's mode {image.mode!r} holds no class ids; save it as a greyscale or "
-            f"palette PNG whose values are class ids."
-        )
-    if values.min() < 0 or values.max() > 255:
-        odd = np.unique(values[(values < 0) | (values > 255)]).tolist()
-        raise ValueError(
-            f"{name}: expected class ids from 0 to 255, got {some(odd)}; save it as an 8-bit PNG whose "
-            f"values are class ids."
-        )
-    return torch.from_numpy(values.astype(np.uint8))
-
-
-def _equal_channels(pixels: NDArray[Any], mode: str, name: str) -> NDArray[Any]:
-    """One of the colour channels of a mask; ValueError if they differ or if only the alpha channel varies."""
-    has_alpha = mode in ("LA", "RGBA")
-    colours = pixels[..., :-1] if has_alpha else pixels
-    grey = colours[..., 0]
-    if not (colours == grey[..., None]).all():
-        raise ValueError(
-            f"{name}: a mask holds one class id per pixel, but its red, green and blue differ (classes as "
-            f"colours); save it as a greyscale or palette PNG whose values are class ids."
-        )
-    if has_alpha and np.ptp(pixels[..., -1]) > 0 and np.ptp(grey) == 0:
-        raise ValueError(
-            f"{name}: the colours of this mask are all {grey.flat[0]}, and only its alpha channel varies; "
-            f"save the alpha channel as a greyscale PNG."
-        )
-    return grey

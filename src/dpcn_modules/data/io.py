@@ -1,30 +1,31 @@
 """Images and masks from files, PIL, numpy or tensors, as uint8 tensors."""
 
-from os import PathLike
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from dpcn_modules._checks import VOID, some
-from dpcn_modules.data.decoding import id_tensor, open_upright, rgb_tensor, upright
+from dpcn_modules._checks import some
+from dpcn_modules.data.decoding import Encoded, decode, is_encoded, orientation, rgb_tensor, source_name
+from dpcn_modules.data.mask_decoding import mask_ids
+from dpcn_modules.data.palettes import Palette
 
-ImageLike = str | PathLike[str] | Image.Image | NDArray[Any] | Tensor
+ImageLike = Encoded | NDArray[Any] | Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def load_image(path: str | PathLike[str]) -> Tensor:
+def load_image(path: Encoded) -> Tensor:
     """Read an image as 8-bit RGB and rotate it by its EXIF orientation.
 
     Palette, greyscale, CMYK and 16-bit images are converted (16 bits are scaled to 8, not clipped). An alpha
     channel is dropped. Only the first frame of an animation is read.
 
     Args:
-        path: a file in any format that PIL reads.
+        path: a file in any format that PIL reads: its path, its bytes, an open file or a PIL image.
 
     Returns:
         ``(3, H, W)``, uint8.
@@ -33,35 +34,39 @@ def load_image(path: str | PathLike[str]) -> Tensor:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, damaged or not an image, or has floating-point or over 16-bit pixels.
     """
-    return rgb_tensor(open_upright(path), str(path))
+    return as_image(path, source_name(path, "image"))
 
 
-def load_mask(path: str | PathLike[str]) -> Tensor:
+def load_mask(path: Encoded, *, palette: Palette = "ids") -> Tensor:
     """Read a mask with one class id per pixel.
 
-    The ids are the indices of a palette image (PASCAL VOC), the values of a greyscale or 16-bit image, or the 0
-    and 1 of a 1-bit image. A colour image is accepted only if its channels are equal.
+    The ids are the values of a greyscale image of 1 to 16 bits, or the indices of a palette; black and white alone are
+    0 and 1 in any palette. A colour image is accepted only if its channels are equal. Transparent pixels must be 0.
 
     Args:
-        path: a file in any format that PIL reads without loss (PNG).
+        path: a file without lossy compression, best a PNG: its path, its bytes, an open file or a PIL image.
+        palette: what the indices of a palette mean where its colours say otherwise: "ids" refuses what is ambiguous,
+            "object" accepts one colour beside black, "voc" reads PASCAL VOC's colours, "index" takes the indices; see
+            docs/data.md.
 
     Returns:
         ``(H, W)``, uint8.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be decoded, is colour-coded, has the object in its alpha channel only, or has
-            values above 255.
+        ValueError: the file cannot be decoded, is lossy (JPEG) or has several frames; the classes are colours; the
+            object is in the alpha channel, or white is stored as 0 or transparent, so that it is ambiguous what the
+            object is; indices and colours of a palette disagree; or values are above 255.
     """
-    return id_tensor(open_upright(path), str(path))
+    return as_mask(path, source_name(path, "mask"), palette=palette)
 
 
 def as_image(image: ImageLike, name: str = "image") -> Tensor:
     """Convert an image to an 8-bit RGB tensor.
 
     Args:
-        image: a numpy array ``(H, W, 3)`` or ``(H, W)`` (grey), a tensor ``(3, H, W)``, a path or a PIL image. Arrays
-            and tensors are uint8, or floating point in [0, 1] (not normalised).
+        image: a numpy array ``(H, W, 3)`` or ``(H, W)`` (grey), a tensor ``(3, H, W)``, or a file as in `load_image`.
+            Arrays and tensors are uint8, or floating point in [0, 1] (not normalised).
         name: the name of the image in error messages.
 
     Returns:
@@ -75,8 +80,9 @@ def as_image(image: ImageLike, name: str = "image") -> Tensor:
         >>> as_image(np.full((2, 4, 3), 0.2)).shape
         torch.Size([3, 2, 4])
     """
-    if isinstance(image, str | PathLike | Image.Image):
-        return rgb_tensor(*_decoded(image, name))
+    if is_encoded(image):
+        name = source_name(image, name)
+        return rgb_tensor(decode(image, name)[0], name)  # type: ignore[arg-type]
     tensor = _as_tensor(image, name)
     if isinstance(image, Tensor):
         if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
@@ -94,13 +100,14 @@ def as_image(image: ImageLike, name: str = "image") -> Tensor:
     return _eight_bit(tensor.permute(2, 0, 1), name).contiguous()
 
 
-def as_mask(mask: ImageLike, name: str = "mask") -> Tensor:
+def as_mask(mask: ImageLike, name: str = "mask", *, palette: Palette = "ids") -> Tensor:
     """Convert a mask to a tensor of class ids.
 
     Args:
-        mask: an array or tensor ``(H, W)``, a path or a PIL image. Arrays and tensors hold booleans, integers from 0
-            to 255, or floating-point numbers that are all 0 or 1.
+        mask: an array or tensor ``(H, W)``, or a file as in `load_mask`. Arrays and tensors hold booleans, integers
+            from 0 to 255, or floating-point numbers that are all 0 or 1.
         name: the name of the mask in error messages.
+        palette: as in `load_mask`.
 
     Returns:
         ``(H, W)``, uint8.
@@ -113,8 +120,9 @@ def as_mask(mask: ImageLike, name: str = "mask") -> Tensor:
         >>> as_mask(np.array([[True, False]]))
         tensor([[1, 0]], dtype=torch.uint8)
     """
-    if isinstance(mask, str | PathLike | Image.Image):
-        return id_tensor(*_decoded(mask, name))
+    if is_encoded(mask):
+        name = source_name(mask, name)
+        return mask_ids(*decode(mask, name), name, palette)  # type: ignore[arg-type]
     values = _as_tensor(mask, name)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(
@@ -129,36 +137,6 @@ def as_mask(mask: ImageLike, name: str = "mask") -> Tensor:
         rule = "0.0 or 1.0 in a floating-point mask" if highest == 1 else "class ids from 0 to 255"
         raise ValueError(f"``{name}``: expected {rule}, got {some(odd)}; threshold it first: (mask > 0.5).")
     return values.to(torch.uint8).contiguous()
-
-
-def binary_mask(mask: Tensor, name: str) -> Tensor:
-    """Convert the mask of one object to foreground 1, background 0 and void 255.
-
-    The value 255 means void if the mask has a pixel of value 1, and foreground otherwise (a black and white image).
-
-    Args:
-        mask: ``(H, W)``, uint8 in {0, 1, 255}.
-        name: the name of the mask in error messages, usually its file.
-
-    Returns:
-        ``(H, W)``, uint8 in {0, 1, 255}.
-
-    Raises:
-        ValueError: the mask has other values.
-
-    Example:
-        >>> binary_mask(torch.tensor([[0, 255]], dtype=torch.uint8), "cup_mask.png")
-        tensor([[0, 1]], dtype=torch.uint8)
-    """
-    is_one, is_white = mask == 1, mask == VOID
-    odd = torch.unique(mask[~(is_one | is_white | (mask == 0))]).tolist()
-    if odd:
-        raise ValueError(
-            f"{name}: expected the mask of one object, with the values 0 (background) and 1 or 255 (foreground; 255 "
-            f"is void where 1 is present), got {some(odd)}. In a mask with several classes, choose one: "
-            f"(mask == class_id), ``class_id`` or --class-id; save a JPEG mask as PNG: JPEG blurs values."
-        )
-    return mask if bool(is_one.any()) else is_white.to(torch.uint8)
 
 
 def check_same_size(
@@ -176,12 +154,19 @@ def check_same_size(
         )
 
 
-def _decoded(image: str | PathLike[str] | Image.Image, name: str) -> tuple[Image.Image, str]:
-    """A file or a PIL image, decoded and rotated, and its file name (``name`` if it has none)."""
-    if not isinstance(image, Image.Image):
-        return open_upright(image), str(image)
-    name = str(getattr(image, "filename", "") or name)
-    return upright(image, name), name
+def warn_of_orientation(image: ImageLike, mask: ImageLike, *, image_name: str, mask_name: str) -> None:
+    """Warn where only the image has an EXIF orientation: a mask that was drawn on the unrotated pixels is misplaced."""
+    if not (is_encoded(image) and is_encoded(mask)):
+        return
+    (turned, swapped), (mask_turned, _) = orientation(image), orientation(mask)  # type: ignore[arg-type]
+    # Where height and width change places, the check of the sizes has already told the two apart.
+    if turned != 1 and mask_turned == 1 and not swapped:
+        warnings.warn(
+            f"{image_name} is rotated or mirrored by its EXIF orientation ({turned}), and its mask {mask_name} has "
+            f"none: right if the mask was drawn on the image as viewers show it; if it was drawn on the stored pixels, "
+            f"give the mask the same orientation, or remove the tag from the image.",
+            stacklevel=2,
+        )
 
 
 def _as_tensor(values: object, name: str) -> Tensor:

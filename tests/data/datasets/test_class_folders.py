@@ -48,8 +48,12 @@ def test_void_stays_void(class_folders: Path) -> None:
     pixels = np.array(Image.open(class_folders / "bowl" / "0.png"))
     pixels[0] = 255
     Image.fromarray(pixels).save(class_folders / "bowl" / "0.png")
-    _, mask = ClassFolders(class_folders).split("test").load(0)
+    with pytest.raises(ValueError, match=r"0\.png: 400 pixels have the value 1 and 80 the value 255.*``void=255``"):
+        ClassFolders(class_folders).split("test")
+    _, mask = ClassFolders(class_folders, void=255).split("test").load(0)
     assert torch.unique(mask).tolist() == [0, 1, 255]
+    _, mask = ClassFolders(class_folders, object=255).split("test").load(0)
+    assert int((mask == 1).sum()) == 80
 
 
 def test_image_without_foreground_is_not_sampled(class_folders: Path) -> None:

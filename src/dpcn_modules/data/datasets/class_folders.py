@@ -27,6 +27,9 @@ class ClassFolders:
             classes that are not in ``test_classes``.
         test_classes: the same for the classes to hold out. None: all classes that are not in ``train_classes``. If
             both are None, both splits have all classes, for testing a trained network on your own images.
+        void: the value of mask pixels that do not count; see `binary_mask`.
+        object: the value of the object in the masks. None: 1, or 255 in black and white masks; masks with both 1 and
+            255 need ``void=255`` or ``object=255``.
 
     Raises:
         FileNotFoundError: the folder is missing or holds no class folders, or there is no such .txt file.
@@ -39,8 +42,11 @@ class ClassFolders:
         *,
         train_classes: Sequence[str] | str | Path | None = None,
         test_classes: Sequence[str] | str | Path | None = None,
+        void: int | None = None,
+        object: int | None = None,
     ) -> None:
         self.root = Path(root)
+        self.void, self.object = void, object
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: there is no such folder.\n{_TREE}")
         names = sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name[0] != ".")
@@ -74,7 +80,8 @@ class ClassFolders:
                 f"``train_classes``, ``test_classes``: no class is left for {split}; {self.root} holds "
                 f"{some(self._names.values())}: hold out some of them, or pass None to use all for both."
             )
-        files = [file for class_id, name in class_names.items() for file in _labelled_files(self.root / name, class_id)]
+        found = [file for class_id, name in class_names.items() for file in _labelled_files(self.root / name, class_id)]
+        files = [file._replace(void=self.void, object=self.object) for file in found]
         areas = count_pixels(files, class_names)
         side = "all classes" if sides == (None, None) else split
         name = f"{self.root.name} {side}, {len(class_names)} classes ({len(files)} images)"

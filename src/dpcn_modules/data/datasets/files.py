@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dpcn_modules._checks import VOID, some
 from dpcn_modules.data.decoding import image_size
-from dpcn_modules.data.io import binary_mask, check_same_size, load_image, load_mask
+from dpcn_modules.data.io import check_same_size, load_image, load_mask, warn_of_orientation
+from dpcn_modules.data.object_masks import binary_mask
 
 _THREADS = 2  # small masks spend most time under Python's lock: more threads are slower
 _UINT8_IDS = 255
@@ -28,20 +29,24 @@ class LabelledFile(NamedTuple):
         image: path of the image.
         mask: path of its mask, which holds class ids, or one object if ``class_id`` is given.
         class_id: the class of that object.
+        void: the value of the pixels that do not count, where the mask holds one object; see `binary_mask`.
+        object: the value of that object.
     """
 
     name: str
     image: Path
     mask: Path
     class_id: int | None = None
+    void: int | None = None
+    object: int | None = None
 
 
 def read_mask(file: LabelledFile) -> Tensor:
     """The mask of class ids, ``(H, W)`` with 255 as void: uint8, or int16 for a class id above 255."""
-    mask = load_mask(file.mask)
     if file.class_id is None:
-        return mask
-    mask = binary_mask(mask, str(file.mask))
+        return load_mask(file.mask, palette="voc")
+    mask = load_mask(file.mask, palette="object")
+    mask = binary_mask(mask, str(file.mask), void=file.void, object=file.object)
     ids = mask.to(torch.uint8 if file.class_id < _UINT8_IDS else torch.int16)
     return torch.where(ids == 1, file.class_id, ids).to(ids.dtype)
 
@@ -83,6 +88,7 @@ def count_pixels(files: Sequence[LabelledFile], class_ids: Collection[int]) -> l
 def _count(file: LabelledFile, class_ids: frozenset[int]) -> dict[int, int]:
     mask = read_mask(file)
     check_mask_size(file.image, mask, str(file.mask))
+    warn_of_orientation(file.image, file.mask, image_name=str(file.image), mask_name=str(file.mask))
     counts = torch.bincount(mask.flatten())
     areas = {value: int(counts[value]) for value in counts.nonzero().flatten().tolist()}
     unknown = sorted(set(areas) - class_ids - {0, VOID})

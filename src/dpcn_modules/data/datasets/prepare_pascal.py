@@ -215,7 +215,7 @@ def _write_masks(
     for name in names if progress is None else progress(names):
         source, target = downloads.sources[name], folder / f"{name}.png"
         is_png = source.suffix == ".png"
-        mask = load_mask(source) if is_png else read_class_mask(source)
+        mask = load_mask(source, palette="voc") if is_png else read_class_mask(source)
         check_mask_size(downloads.voc.image(name), mask, str(source))
         write = partial(shutil.copyfile, source) if is_png else partial(save_class_mask, mask)
         done[_write(target, write, same=_holds(target, mask), force=force)].append(name)

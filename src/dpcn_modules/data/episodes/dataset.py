@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dpcn_modules._checks import VOID, check_choice, check_integer
+from dpcn_modules._checks import check_choice, check_integer
 from dpcn_modules.data.boxes import Annotation, annotate
 from dpcn_modules.data.episodes.sampling import EpisodeSpec, Sampling, check_enough, check_images, sample_episode
+from dpcn_modules.data.object_masks import target_mask
 from dpcn_modules.data.source import ImageSource
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -179,20 +180,3 @@ class EpisodeDataset(Dataset[Episode]):
         annotated = annotate(target, annotation)
         transforms = (self.transform, *self.further_transforms)
         return [transform(image, annotated) for transform in transforms], target.to(torch.int64)
-
-
-def target_mask(mask: Tensor, class_id: int) -> Tensor:
-    """Convert a mask of class ids to target 1, background 0 and void 255.
-
-    Args:
-        mask: ``(H, W)``, integers.
-        class_id: the target class.
-
-    Returns:
-        ``(H, W)``, uint8 in {0, 1, 255}.
-
-    Example:
-        >>> target_mask(torch.tensor([[0, 7, 8, 255]]), 7)
-        tensor([[  0,   1,   0, 255]], dtype=torch.uint8)
-    """
-    return (mask == class_id).to(torch.uint8).masked_fill_(mask == VOID, VOID)

@@ -1,0 +1,72 @@
+"""What the indices of a palette mask mean: themselves, or the ids that their colours stand for."""
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpcn_modules._checks import VOID, check_choice, some
+
+Palette = Literal["ids", "object", "voc", "index"]
+Colour = tuple[int, ...]
+
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+
+
+def voc_colour(class_id: int) -> Colour:
+    """The colour of an id in PASCAL VOC's palette: bit ``3 j + c`` of the id is bit ``7 - j`` of channel ``c``."""
+    return tuple(sum((class_id >> (3 * j + channel) & 1) << (7 - j) for j in range(3)) for channel in range(3))
+
+
+_VOC_IDS = {voc_colour(class_id): class_id for class_id in range(256)}
+_GREY_LEVELS = {(level,) * 3: level for level in range(256)}
+
+
+def palette_ids(indices: NDArray[Any], colours: NDArray[Any], name: str, palette: Palette) -> NDArray[Any]:
+    """The class ids of a palette mask.
+
+    Indices are ids where the palette is VOC's or a grey ramp. Black and white alone are 0 and 1, whatever their
+    indices. Programs that make PNG files smaller renumber the indices and keep the colours: where all colours are
+    VOC's at other indices, they are read by colour if VOC's void is among them, and refused otherwise.
+
+    Args:
+        indices: ``(H, W)``, integers.
+        colours: ``(N, 3)``, the palette, uint8.
+        name: the name of the mask in error messages.
+        palette: "ids" as above; "object" also takes one colour beside black, since it is the object by either reading;
+            "voc" reads VOC's colours and refuses others; "index" takes the indices as they are.
+
+    Raises:
+        ValueError: an unknown ``palette``; indices and colours stand for different ids; or, for "voc", a colour is not
+            VOC's.
+    """
+    check_choice("palette", palette, get_args(Palette))
+    used = np.unique(indices).tolist()
+    shown = [tuple(colours[index].tolist()) for index in used]
+    readings = [[ids[colour] for colour in shown] for ids in (_VOC_IDS, _GREY_LEVELS) if ids.keys() >= set(shown)]
+    if palette == "index" or used in readings:
+        return indices
+    if set(shown) <= {_BLACK, _WHITE}:
+        return _renumbered(indices, used, [int(colour == _WHITE) for colour in shown])
+    if _VOC_IDS.keys() >= set(shown) and (palette == "voc" or VOID in readings[0]):
+        return _renumbered(indices, used, readings[0])
+    if palette == "voc":
+        raise ValueError(
+            f"{name}: expected PASCAL VOC's palette, got the colours {some(shown)} at the indices {some(used)}; save "
+            f"the mask as a greyscale PNG whose values are class ids."
+        )
+    if readings and not (palette == "object" and used == [0, 1] and shown[0] == _BLACK):
+        raise ValueError(
+            f"{name}: its pixels have the palette indices {some(used)}, and their colours stand for the ids "
+            f"{some(readings[0])}; programs that make PNG files smaller renumber the indices. Say which are right: "
+            f"load_mask(path, palette='index'), or palette='voc' for VOC's colours; save grey levels as a greyscale "
+            f"PNG."
+        )
+    return indices
+
+
+def _renumbered(indices: NDArray[Any], used: list[int], ids: list[int]) -> NDArray[Any]:
+    table = np.zeros(256, dtype=np.uint8)
+    table[used] = ids
+    renumbered: NDArray[Any] = table[indices]
+    return renumbered
