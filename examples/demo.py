@@ -28,7 +28,8 @@ from paper.plots import training_curves
 
 from dpcn_modules import build_model, load_model
 from dpcn_modules.data import Shapes
-from dpcn_modules.data.transforms import TestTransform, denormalise
+from dpcn_modules.data.resizing import denormalise
+from dpcn_modules.data.transforms import TestTransform
 from dpcn_modules.evaluation import EpisodeIoU, best_prior_threshold, predicted_mask
 from dpcn_modules.evaluation.results import text_table
 from dpcn_modules.training import EpisodeDataModule, FewShotTask

@@ -73,7 +73,7 @@ def test_segmenter_equals_forward_of_the_network_on_the_same_episode(name: str, 
     pairs = [transform(*pair) for pair in zip(images, masks, strict=True)]
     with torch.no_grad():
         prediction = segmenter.model(
-            transform(query, query[0])[0].unsqueeze(0),
+            transform(query, torch.zeros(50, 30))[0].unsqueeze(0),
             torch.stack([image for image, _ in pairs]).unsqueeze(0),
             torch.stack([mask for _, mask in pairs]).unsqueeze(0),
         )
@@ -160,9 +160,23 @@ def test_results_are_ordinary_tensors_that_can_be_edited_in_place(segmenter: Few
 
 
 @pytest.mark.parametrize("shot", [1, 2])
-def test_support_without_foreground_gives_a_finite_result(segmenter: FewShotSegmenter, shot: int) -> None:
-    segmenter.set_support([image()] * shot, [torch.zeros(48, 80)] * shot)
+def test_support_without_any_foreground_is_refused(segmenter: FewShotSegmenter, shot: int) -> None:
+    with pytest.raises(ValueError, match=rf"``masks``: {shot} of {shot} show nothing of the object \(mask 1.*at least"):
+        segmenter.set_support([image()] * shot, [torch.zeros(48, 80)] * shot)
+
+
+def test_a_shot_without_foreground_is_named(segmenter: FewShotSegmenter) -> None:
+    with pytest.warns(UserWarning, match=r"``masks``: 1 of 2 show nothing of the object \(mask 2\), and do not count"):
+        segmenter.set_support([image()] * 2, [mask(), torch.zeros(48, 80)])
     assert torch.isfinite(segmenter.probability(image())).all()
+
+
+@pytest.mark.parametrize(("top", "left"), [(100, 100), (103, 106), (0, 0), (994, 1194)])
+def test_a_tiny_object_in_a_large_image_is_not_lost(segmenter: FewShotSegmenter, top: int, left: int) -> None:
+    tiny = torch.zeros(1000, 1200)
+    tiny[top : top + 6, left : left + 6] = 1
+    segmenter.set_support(torch.rand(3, 1000, 1200), tiny)
+    assert float(segmenter._support.mask.sum()) >= 1  # type: ignore[union-attr]
 
 
 def test_class_id_takes_one_class_of_a_mask_of_class_ids(segmenter: FewShotSegmenter) -> None:

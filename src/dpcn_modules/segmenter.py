@@ -1,5 +1,6 @@
 """Segment a new class in images, given a few masked images of it."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self, overload
@@ -122,11 +123,11 @@ class FewShotSegmenter:
             TypeError: an image or mask is none of these kinds.
             ValueError: no support, another number of masks than images, an image and a mask of different size, an
                 image or mask that cannot be read, mask values other than the above, a mask without ``class_id``,
-                ``class_id`` together with ``void`` or ``object``, or an unknown ``annotation``.
+                ``class_id`` together with ``void`` or ``object``, no mask with foreground, or an unknown
+                ``annotation``.
 
         Note:
-            A mask without foreground is allowed. Its shot then shows nothing of the object; if no shot shows
-            anything, prototype, kernels and activation are zero, and the result is defined but means nothing.
+            A mask without foreground does not count; the others are used, with a warning that names it.
         """
         listed_images, listed_masks = _listed(images), _listed(masks)
         if len(listed_images) != len(listed_masks) or not listed_images:
@@ -143,6 +144,12 @@ class FewShotSegmenter:
             _read_pair(image, mask, number, class_id, void, object)
             for number, (image, mask) in enumerate(zip(listed_images, listed_masks, strict=True), 1)
         ]
+        empty = [number for number, (_, mask) in enumerate(read, 1) if not bool((mask == 1).any())]
+        if empty:
+            shown = f"``masks``: {len(empty)} of {len(read)} show nothing of the object (mask {some(empty)})"
+            if len(empty) == len(read):
+                raise ValueError(f"{shown}; at least one needs pixels of it.")
+            warnings.warn(f"{shown}, and do not count.", stacklevel=2)
         pairs = [self._transform(image, annotate(mask, annotation)) for image, mask in read]
         support_images = torch.stack([image for image, _ in pairs]).unsqueeze(0)  # 1 K 3 S S
         support_masks = torch.stack([mask for _, mask in pairs]).unsqueeze(0)  # 1 K S S

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dpcn_modules.data.io import load_image, load_mask
-from dpcn_modules.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform, TrainTransform, denormalise
+from dpcn_modules.data.resizing import IMAGENET_MEAN, IMAGENET_STD, denormalise
+from dpcn_modules.data.transforms import TestTransform, TrainTransform
 
 STILL = {"scale": (1.0, 1.0), "rotation_p": 0.0, "blur_p": 0.0, "flip_p": 0.0}
 MEAN_COLOUR = torch.tensor([124, 116, 104], dtype=torch.uint8)
@@ -141,13 +142,21 @@ def test_crop_keeps_the_target_share_asked_for() -> None:
 
 
 def test_crop_is_drawn_once_without_redraws() -> None:
-    target = square(120, 120, 0, 0, 10)
+    target = square(120, 120, 0, 0, 30)
     transform = TrainTransform(size=40, **STILL, redraws=0)
     kept = []
     for seed in range(30):
         torch.manual_seed(seed)
         kept.append(int((transform(noise(120, 120), target)[1] == 1).sum()))
-    assert min(kept) == 0
+    assert 0 < min(kept) < 0.85 * 30 * 30
+
+
+def test_crop_that_shows_nothing_of_the_target_is_replaced_by_one_around_it() -> None:
+    target = square(120, 120, 50, 100, 3)
+    torch.manual_seed(0)
+    for _ in range(30):
+        _, mask = TrainTransform(size=10, **STILL, redraws=0)(noise(120, 120), target)
+        assert int((mask == 1).sum()) >= 1
 
 
 def test_crop_takes_the_fullest_draw_when_the_target_is_larger_than_the_crop() -> None:

@@ -13,8 +13,9 @@ from dpcn_modules.data.episodes.sampling import EpisodeSpec, Sampling, sample_ep
 from dpcn_modules.data.io import ImageLike, as_image, as_mask, check_same_size, load_image, load_mask
 from dpcn_modules.data.object_masks import binary_mask, target_mask
 from dpcn_modules.data.palettes import Palette
+from dpcn_modules.data.resizing import IMAGENET_MEAN, IMAGENET_STD, MaskInterpolation, denormalise
 from dpcn_modules.data.source import FoldedData, ImageSource, Split
-from dpcn_modules.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform, TrainTransform, denormalise
+from dpcn_modules.data.transforms import TestTransform, TrainTransform
 
 __all__ = [
     "COCO_CLASSES",
@@ -31,6 +32,7 @@ __all__ = [
     "FoldedData",
     "ImageLike",
     "ImageSource",
+    "MaskInterpolation",
     "Palette",
     "Pascal5i",
     "Sampling",

@@ -90,14 +90,14 @@ def as_image(image: ImageLike, name: str = "image") -> Tensor:
                 f"``{name}``: expected a tensor (3, H, W), got shape {tuple(tensor.shape)}; move the channels "
                 f"first (image.permute(2, 0, 1)), drop alpha (image[:3]) and pass images one by one."
             )
-        return _eight_bit(tensor, name).contiguous()
+        return eight_bit(tensor, name).contiguous()
     tensor = torch.stack([tensor] * 3, dim=-1) if tensor.ndim == 2 else tensor
     if tensor.ndim != 3 or tensor.shape[2] != 3 or 0 in tensor.shape:
         raise ValueError(
             f"``{name}``: expected an array (H, W, 3) or (H, W), got shape {tuple(tensor.shape)}; "
             f"move the channels last (image.transpose(1, 2, 0)) and drop alpha (image[..., :3])."
         )
-    return _eight_bit(tensor.permute(2, 0, 1), name).contiguous()
+    return eight_bit(tensor.permute(2, 0, 1), name).contiguous()
 
 
 def as_mask(mask: ImageLike, name: str = "mask", *, palette: Palette = "ids") -> Tensor:
@@ -178,7 +178,7 @@ def _as_tensor(values: object, name: str) -> Tensor:
     raise TypeError(f"``{name}``: expected a path, a PIL image, an array or a tensor, got {type(values).__name__}.")
 
 
-def _eight_bit(tensor: Tensor, name: str) -> Tensor:
+def eight_bit(tensor: Tensor, name: str) -> Tensor:
     """A uint8 tensor as it is, and a floating-point one in [0, 1] scaled to 0..255."""
     if tensor.dtype == torch.uint8:
         return tensor

@@ -49,16 +49,22 @@ def target_mask(mask: Tensor, class_id: int | Sequence[int]) -> Tensor:
     """Convert a mask of class ids to target 1, background 0 and void 255.
 
     Args:
-        mask: ``(H, W)``, integers.
+        mask: ``(H, W)``, integers or booleans.
         class_id: the target class, or several that are the target together.
 
     Returns:
         ``(H, W)``, uint8 in {0, 1, 255}.
 
+    Raises:
+        TypeError: the mask is of floating point.
+
     Example:
         >>> target_mask(torch.tensor([[0, 7, 8, 255]]), 7)
         tensor([[  0,   1,   0, 255]], dtype=torch.uint8)
     """
+    if mask.is_floating_point():
+        raise TypeError(f"``mask``: expected integers or booleans, got {mask.dtype}; convert it: mask.to(torch.uint8).")
+    mask = mask.to(torch.uint8) if mask.dtype == torch.bool else mask
     ids = torch.as_tensor(class_id, device=mask.device)
     return torch.isin(mask, ids).to(torch.uint8).masked_fill_(mask == VOID, VOID)
 
