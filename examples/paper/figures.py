@@ -31,10 +31,8 @@ from dpcn_modules.training import EpisodeDataModule
 from dpcn_modules.viz import EpisodeRow, episode_strip
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file can be run and imported alike
-from paper.plots import fold_curves, sweep_curve, training_curves
+from paper.plots import fold_curves, sweep_curve
 from paper.runs import described, find_setting, read_config, setting, sweep_lines
-
-__all__ = ["main", "training_curves"]
 
 EPISODES = {
     "strips": "supports, query, the predictions of checkpoints side by side, ground truth (figures 5, A3 to A6)",
@@ -45,21 +43,14 @@ CLASSES_SHOWN = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw a figure; an expected error is one line on stderr.
-
-    Args:
-        arguments: of the command line; None: the process's.
-
-    Returns:
-        The exit status.
-    """
+    """Draw a figure as the command line says, and give the exit status; an expected error is one line on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments and arguments[0] in EPISODES:
             draw_episodes(arguments[0], arguments[1:])
         else:
             args = parse(arguments)
-            (draw_curves if args.kind == "curves" else draw_sweep)(args)
+            args.draw(args)
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         print(f"figures.py: error: {error}", file=sys.stderr)
         return 2
@@ -69,18 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the arguments of curves and sweep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="{curves,sweep,strips,activations}")
+    kinds = parser.add_subparsers(required=True, metavar="{curves,sweep,strips,activations}")
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "required": True}
     curves = kinds.add_parser("curves", help="loss and validation mIoU, one panel a fold (figure A1)")
-    curves.add_argument(
-        "--runs", type=Path, nargs="+", required=True, metavar="DIR", help="holds metrics.csv and config.yaml"
-    )
+    curves.add_argument("--runs", metavar="DIR", help="holds metrics.csv and config.yaml", **files)
     sweep = kinds.add_parser("sweep", help="mIoU over a setting such as lambda, reverse_weight (figure A2)")
-    sweep.add_argument("--results", type=Path, nargs="+", required=True, metavar="FILE", help="written by dpcn test")
+    sweep.add_argument("--results", metavar="FILE", help="written by dpcn test", **files)
     sweep.add_argument("--x", default="reverse_weight", metavar="SETTING", help="(%(default)s)")
+    for kind, draw in ((curves, draw_curves), (sweep, draw_sweep)):
+        kind.add_argument("--output", required=True, metavar="FILE", help=OUTPUT)
+        kind.set_defaults(draw=draw)
     for name, text in EPISODES.items():
         kinds.add_parser(name, help=f"{text} ({name} --help)")
-    for kind in (curves, sweep):
-        kind.add_argument("--output", required=True, metavar="FILE", help=OUTPUT)
     return parser.parse_args(arguments)
 
 
@@ -88,7 +79,7 @@ def draw_curves(args: argparse.Namespace) -> None:
     """Trainings, in a panel for each data set and fold."""
     outputs = output_files(args.output)
     panels: dict[str, dict[str, Path]] = {}
-    lines = []
+    lines = ["training and validation curves"]
     for folder in args.runs:
         file = folder / "config.yaml"
         config = read_config(file) if file.is_file() else {}
@@ -101,7 +92,7 @@ def draw_curves(args: argparse.Namespace) -> None:
             label = f"{label}, {folder.name}"
         panel[label] = folder / "metrics.csv"
         lines.append(f"{title}: {label}, {folder}{'' if config else ' (no config.yaml: named by its folder)'}")
-    write(outputs, lambda path: fold_curves(panels, path), ["training and validation curves", *lines])
+    write(outputs, lambda path: fold_curves(panels, path), lines)
 
 
 def draw_sweep(args: argparse.Namespace) -> None:
@@ -110,18 +101,19 @@ def draw_sweep(args: argparse.Namespace) -> None:
     results = [read_result(file) for file in args.results]
     found = [find_setting(args.x, file, result) for file, result in zip(args.results, results, strict=True)]
     lines = [f"mIoU over {args.x}"]
-    notes: tuple[dict[str, None], ...] = ({}, {}, {})  # protocols, checkpoints, versions
+    protocols, hashes, versions = [], [], []
     for file, result, (x, where) in zip(args.results, results, found, strict=True):
         tests = [f"{run['protocol']['id']} episodes {run['episodes']}" for run in result["runs"]]
-        checkpoint, versions = result["checkpoint"], result["versions"]
-        notes[0].update(dict.fromkeys(tests))
-        notes[1][str(checkpoint["sha256"])] = None
-        notes[2][f"dpcn_modules {versions['dpcn_modules']}, torch {versions['torch']}"] = None
+        checkpoint = result["checkpoint"]
+        protocols += tests
+        hashes.append(str(checkpoint["sha256"]))
+        versions.append("dpcn_modules {dpcn_modules}, torch {torch}".format(**result["versions"]))
         lines.append(
             f"{args.x} {x} ({where}): mIoU {100 * result['miou']:.1f} %, {file}, protocol {' and '.join(tests)}, "
             f"checkpoint {checkpoint['file']} sha256 {checkpoint['sha256']}"
         )
-    note = f"protocol {', '.join(notes[0])}; checkpoint sha256 {', '.join(notes[1])}; {'; '.join(notes[2])}"
+    tested, hashed, made = (dict.fromkeys(each) for each in (protocols, hashes, versions))
+    note = f"protocol {', '.join(tested)}; checkpoint sha256 {', '.join(hashed)}; {'; '.join(made)}"
     points = sweep_lines(results, [x for x, _ in found], args.x)
     write(outputs, lambda path: sweep_curve(points, path, x_label=args.x, note=note), lines)
 
@@ -130,7 +122,6 @@ class EpisodesCLI(DataCLI):
     """A config of which the data is made, with checkpoints beside it."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the checkpoints and the episodes."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--checkpoint", type=str, nargs="+", required=True, help="NAME=FILE, written by dpcn fit")
         parser.add_argument("--indices", type=int, nargs="+", help="of the test's episodes; else one each of 3 classes")
@@ -155,24 +146,24 @@ def draw_episodes(kind: str, arguments: Sequence[str]) -> None:
     windows = windows_of(networks) if kind == "activations" else ()
     predictors = {name: Predictor(network, fusion=fusion) for name, network in networks.items()}
     dataset = data.test_dataset()
-    rows, lines = [], []
-    for index in chosen_indices(dataset, cli.config.indices):
-        rows.append(episode_row(dataset, index, predictors, with_maps=bool(windows)))
-        spec, source = dataset.spec(index), dataset.source
-        supports = ", ".join(source.image_name(support) for support in spec.supports)
-        class_name = source.class_names[spec.class_id]
-        lines.append(f"episode {index}: {class_name}, query {source.image_name(spec.query)}, supports {supports}")
     fused = "" if fusion == "concat" else f"; one-shot masks fused by {fusion}"
     protocol = f"protocol: {data.protocol()}{fused}; episodes {manifest_hash(manifest_lines(dataset))}"
     colours = "blue: masks that were given; orange: predictions; IoU without void pixels"
     hashes = {name: f"sha256 {file_hash(file)}" for name, file in files.items()}
-    head = [f"episodes of a test: {EPISODES[kind]}", protocol, colours]
+    lines = [f"episodes of a test: {EPISODES[kind]}", protocol, colours]
     for name, network in networks.items():
         overrides = None if network.settings is None else dataclasses.asdict(network.settings)
-        head.append(f"{name}: {described(network.name, overrides)}, {files[name]}, {hashes[name]}")
+        lines.append(f"{name}: {described(network.name, overrides)}, {files[name]}, {hashes[name]}")
+    rows = []
+    for index in chosen_indices(dataset, cli.config.indices):
+        rows.append(episode_row(dataset, index, predictors, with_maps=bool(windows)))
+        spec, source = dataset.spec(index), dataset.source
+        query, *supports = [source.image_name(image) for image in (spec.query, *spec.supports)]
+        class_name = source.class_names[spec.class_id]
+        lines.append(f"episode {index}: {class_name}, query {query}, supports {', '.join(supports)}")
     note = "; ".join([protocol, *(f"{name} {digest}" for name, digest in hashes.items()), software()])
     options = {"windows": windows} if windows else {}
-    write(outputs, lambda path: episode_strip(rows, path, note=f"{colours}\n{note}", **options), head + lines)
+    write(outputs, lambda path: episode_strip(rows, path, note=f"{colours}\n{note}", **options), lines)
 
 
 def named_files(given: Sequence[str]) -> dict[str, Path]:

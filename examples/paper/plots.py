@@ -2,7 +2,7 @@
 
 import csv
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEP_LOSS, EPOCH_LOSS, MIOU = "train/loss_step", "train/loss_epoch", "val/miou"
+PANELS = {EPOCH_LOSS: ("training loss", "upper right"), MIOU: ("validation mIoU (%)", "lower right")}
 Value = float | str
-Curve = tuple[list[int], list[float]]  # steps and values
-Log = dict[str, Curve]  # by column
+Log = dict[str, tuple[list[int], list[float]]]  # steps and values, by column
 Files = Mapping[str, str | Path]
 
 
@@ -33,65 +33,60 @@ class Line(NamedTuple):
     points: list[Point]
     group: str = ""
 
+    def means(self) -> dict[Value, float]:
+        """The mean mIoU at each value."""
+        values = dict.fromkeys(point.x for point in self.points)
+        return {value: statistics.fmean(point.miou for point in self.points if point.x == value) for value in values}
+
 
 def training_curves(files: Files, path: str | Path) -> "Figure":
     """Draw loss and validation mIoU over the training steps side by side, one colour per training.
+
+    The loss is thin for single steps and thick for the mean of an epoch; the mIoU is that on held-out classes, with the
+    best value of each training in the legend. A panel for which no file has values is left out.
 
     Args:
         files: by label, the ``metrics.csv`` of a training.
         path: the file to write; its suffix decides the format (.png, .pdf, ...).
 
-    Returns:
-        The figure: the loss (thin: of single steps; thick: mean of an epoch) and the mIoU on held-out classes in
-        percent, with the best value of each training in the legend. A panel for which no file has values is left out.
-
     Raises:
-        FileNotFoundError: there is no such file.
-        ModuleNotFoundError: matplotlib is missing.
+        FileNotFoundError, ModuleNotFoundError: a file or matplotlib is missing.
         ValueError: no files, one without values, or an unknown suffix.
     """
     if not files:
         raise ValueError("``files``: expected at least one metrics.csv by its label, got none.")
-    logs = {label: _read_log(Path(file)) for label, file in files.items()}
-    panels = _panels(logs.values())
-    figure = new_figure(4.8 * len(panels), 3.4)
-    for axis, draw in zip(figure.subplots(1, len(panels), sharex=True, squeeze=False)[0], panels, strict=True):
-        axis.set_xlabel("training step")
-        draw(axis, logs, list(logs))
-        axis.set_ylim(bottom=0)
-    save_figure(figure, path)
-    return figure
+    return _draw_curves({"": files}, path, side_by_side=True)
 
 
 def fold_curves(folds: Mapping[str, Files], path: str | Path) -> "Figure":
     """Draw loss (above) and validation mIoU (below) over the training steps, one column a fold, on one scale.
 
-    Args:
-        folds: by the title of the column, the trainings in it, as `training_curves` takes them. A label has one colour
-            in all columns.
-        path: the file to write.
-
-    Returns:
-        The figure.
-
-    Raises:
-        FileNotFoundError, ModuleNotFoundError, ValueError: as `training_curves`.
+    ``folds`` has the trainings of each column by its title. A label has one colour in all columns. Everything else is
+    as in `training_curves`.
 
     Reference: Liu et al., CVPR 2022, supplement, fig. A1.
     """
     if not folds or not all(folds.values()):
         raise ValueError(f"``folds``: expected at least one metrics.csv in every panel, got {dict(folds)}.")
+    return _draw_curves(folds, path, side_by_side=False)
+
+
+def _draw_curves(folds: Mapping[str, Files], path: str | Path, *, side_by_side: bool) -> "Figure":
     logs = {title: {label: _read_log(Path(file)) for label, file in files.items()} for title, files in folds.items()}
     labels = list(dict.fromkeys(label for of_fold in logs.values() for label in of_fold))
-    panels = _panels(log for of_fold in logs.values() for log in of_fold.values())
-    figure = new_figure(0.6 + 3.0 * max(len(logs), 2), 0.4 + 2.4 * len(panels))
-    axes = figure.subplots(len(panels), len(logs), sharex=True, sharey="row", squeeze=False)
+    panels = [column for column in PANELS if any(column in log for fold in logs.values() for log in fold.values())]
+    if side_by_side:
+        figure = new_figure(4.8 * len(panels), 3.4)
+        axes = figure.subplots(1, len(panels), sharex=True, squeeze=False).T
+    else:
+        figure = new_figure(0.6 + 3.0 * max(len(logs), 2), 0.4 + 2.4 * len(panels))
+        axes = figure.subplots(len(panels), len(logs), sharex=True, sharey="row", squeeze=False)
     for (title, of_fold), column in zip(logs.items(), axes.T, strict=True):
         column[0].set_title(title, fontsize=10)
-        column[-1].set_xlabel("training step")
-        for axis, draw in zip(column, panels, strict=True):
-            draw(axis, of_fold, labels)
-            axis.label_outer()
+        for axis, panel in zip(column, panels, strict=True):
+            _draw_panel(axis, panel, of_fold, labels)
+            if not side_by_side:
+                axis.label_outer()
     # Only now: a limit set before the last column is drawn would cut that one off.
     for axis in axes[:, 0]:
         axis.set_ylim(bottom=0)
@@ -99,11 +94,56 @@ def fold_curves(folds: Mapping[str, Files], path: str | Path) -> "Figure":
     return figure
 
 
+def _read_log(path: Path) -> Log:
+    """The columns that a metrics.csv has values for, the mIoU in percent."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; expected the metrics.csv of Lightning's CSVLogger.")
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows, columns = list(reader), list(reader.fieldnames or [])
+    log: Log = {}
+    for column, scale in ((STEP_LOSS, 1), (EPOCH_LOSS, 1), (MIOU, 100)):
+        filled = [row for row in rows if row.get(column)]
+        if filled:
+            log[column] = [int(row["step"]) for row in filled], [scale * float(row[column]) for row in filled]
+    if not log:
+        raise ValueError(
+            f"{path}: expected values in one of the columns {STEP_LOSS}, {EPOCH_LOSS} and {MIOU}, got the columns "
+            f"{', '.join(columns) or '(none)'} and {len(rows)} rows; log with Lightning's CSVLogger."
+        )
+    if STEP_LOSS in log:
+        log.setdefault(EPOCH_LOSS, ([], []))  # the legend names the thick line
+    return log
+
+
+def _draw_panel(axis: Any, column: str, logs: Mapping[str, Log], labels: Sequence[str]) -> None:
+    for label, log in logs.items():
+        if column not in log:
+            continue
+        style = line_style(labels.index(label))
+        steps, values = log[column]
+        if column == EPOCH_LOSS and STEP_LOSS in log:
+            axis.plot(*log[STEP_LOSS], color=style["color"], linewidth=0.6, alpha=0.4)
+        legend = f"{label}: best {max(values):.1f}" if column == MIOU else label
+        # Few points are shown as such; a line alone would hide a single one.
+        marker = "o" if len(steps) <= 20 else None
+        axis.plot(steps, values, label=legend, linewidth=1.8, markersize=4, marker=marker, **style)
+    name, place = PANELS[column]
+    axis.set(xlabel="training step", ylabel=name)
+    axis.grid(alpha=0.3)
+    axis.locator_params(axis="x", nbins=5)
+    if axis.lines:
+        axis.legend(fontsize=8, loc=place)
+    else:
+        axis.text(0.5, 0.5, "none logged", ha="center", va="center", color="0.4", transform=axis.transAxes)
+
+
 def sweep_curve(lines: Sequence[Line], path: str | Path, *, x_label: str, note: str = "") -> "Figure":
     """Draw the mIoU over the values of a setting.
 
     The values stand at even distances, in order (texts: as they come), since sweeps such as 0, 0.1, 0.5, 1, 2 crowd at
-    one end of a true axis. The axis of the mIoU does not start at 0; each mean is written at its point.
+    one end of a true axis. The axis of the mIoU does not start at 0; each mean is written at its point. A black line is
+    the mean of a group of two lines or more that have the same values.
 
     Args:
         lines: one for each data set, fold or network. Several points at one value are several trainings: they are
@@ -111,9 +151,6 @@ def sweep_curve(lines: Sequence[Line], path: str | Path, *, x_label: str, note: 
         path: the file to write.
         x_label: what the setting is called.
         note: small print below the axis, such as the protocols of the points.
-
-    Returns:
-        The figure, with a black line for the mean of every group of two lines or more that have the same values.
 
     Raises:
         ModuleNotFoundError: matplotlib is missing.
@@ -135,11 +172,10 @@ def sweep_curve(lines: Sequence[Line], path: str | Path, *, x_label: str, note: 
     for number, line in enumerate(lines):
         _draw_line(axis, line, values, values_shown=len(lines) == 1, linewidth=1.8, **line_style(number))
     for number, mean in enumerate(_group_means(lines)):
-        style = {"color": "black", "linestyle": line_style(6 * number)["linestyle"], "linewidth": 2.6}
-        _draw_line(axis, mean, values, values_shown=True, **style)
+        style = {**line_style(6 * number), "color": "black"}
+        _draw_line(axis, mean, values, values_shown=True, linewidth=2.6, **style)
     axis.set_xticks(range(len(values)), names)
-    axis.set_xlabel(f"{x_label} (values evenly spaced)")
-    axis.set_ylabel("mIoU (%)")
+    axis.set(xlabel=f"{x_label} (values evenly spaced)", ylabel="mIoU (%)")
     axis.margins(x=0.08, y=0.15)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
@@ -147,70 +183,8 @@ def sweep_curve(lines: Sequence[Line], path: str | Path, *, x_label: str, note: 
     return figure
 
 
-def _read_log(path: Path) -> Log:
-    """The columns that a metrics.csv has values for."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; expected the metrics.csv of Lightning's CSVLogger.")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows, columns = list(reader), list(reader.fieldnames or [])
-    log: Log = {}
-    for column in (STEP_LOSS, EPOCH_LOSS, MIOU):
-        filled = [row for row in rows if row.get(column)]
-        if filled:
-            log[column] = [int(row["step"]) for row in filled], [float(row[column]) for row in filled]
-    if not log:
-        raise ValueError(
-            f"{path}: expected values in one of the columns {STEP_LOSS}, {EPOCH_LOSS} and {MIOU}, got the columns "
-            f"{', '.join(columns) or '(none)'} and {len(rows)} rows; log with Lightning's CSVLogger."
-        )
-    return log
-
-
-def _panels(logs: Any) -> list[Callable[..., None]]:
-    """What draws the panels for which some log has values."""
-    columns = {column for log in logs for column in log}
-    kinds = ((_draw_loss, {STEP_LOSS, EPOCH_LOSS}), (_draw_miou, {MIOU}))
-    return [draw for draw, needed in kinds if columns & needed]
-
-
-def _draw_loss(axis: Any, logs: Mapping[str, Log], labels: Sequence[str]) -> None:
-    for label, log in logs.items():
-        style = line_style(labels.index(label))
-        if STEP_LOSS in log:
-            axis.plot(*log[STEP_LOSS], color=style["color"], linewidth=0.6, alpha=0.4)
-        if STEP_LOSS in log or EPOCH_LOSS in log:
-            _draw_epochs(axis, log.get(EPOCH_LOSS, ([], [])), label=label, **style)
-    _finish(axis, "training loss", "upper right")
-
-
-def _draw_miou(axis: Any, logs: Mapping[str, Log], labels: Sequence[str]) -> None:
-    for label, log in logs.items():
-        if MIOU in log:
-            steps, values = log[MIOU][0], [100 * value for value in log[MIOU][1]]
-            legend = f"{label}: best {max(values):.1f}"
-            _draw_epochs(axis, (steps, values), label=legend, **line_style(labels.index(label)))
-    _finish(axis, "validation mIoU (%)", "lower right")
-
-
-def _draw_epochs(axis: Any, curve: Curve, **style: Any) -> None:
-    # Few points are shown as such; a line alone would hide a single one.
-    marker = "o" if len(curve[0]) <= 20 else None
-    axis.plot(*curve, linewidth=1.8, markersize=4, marker=marker, **style)
-
-
-def _finish(axis: Any, label: str, place: str) -> None:
-    axis.set_ylabel(label)
-    axis.grid(alpha=0.3)
-    axis.locator_params(axis="x", nbins=5)
-    if axis.lines:
-        axis.legend(fontsize=8, loc=place)
-    else:
-        axis.text(0.5, 0.5, "none logged", ha="center", va="center", color="0.4", transform=axis.transAxes)
-
-
 def _draw_line(axis: Any, line: Line, values: Sequence[Value], *, values_shown: bool, **style: Any) -> None:
-    means = _means(line)
+    means = line.means()
     xs = sorted(values.index(value) for value in means)
     ys = [100 * means[values[x]] for x in xs]
     axis.plot(xs, ys, marker="o", markersize=5, label=line.label, **style)
@@ -223,16 +197,11 @@ def _draw_line(axis: Any, line: Line, values: Sequence[Value], *, values_shown: 
             axis.annotate(f"{y:.1f}", (x, top), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
 
 
-def _means(line: Line) -> dict[Value, float]:
-    values = dict.fromkeys(point.x for point in line.points)
-    return {value: statistics.fmean(point.miou for point in line.points if point.x == value) for value in values}
-
-
 def _group_means(lines: Sequence[Line]) -> list[Line]:
     """The mean of each group whose lines have the same values; of others it would compare other folds at each value."""
     found = []
     for group in dict.fromkeys(line.group for line in lines if line.group):
-        means = [_means(line) for line in lines if line.group == group]
+        means = [line.means() for line in lines if line.group == group]
         if len(means) > 1 and all(each.keys() == means[0].keys() for each in means):
             points = [Point(value, statistics.fmean(each[value] for each in means)) for value in means[0]]
             found.append(Line(f"{group}, mean of {len(means)}", points))

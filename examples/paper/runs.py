@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from paper.plots import Line, Point
+from paper.plots import Line, Point, Value
 
 from dpcn_modules.models import settings_of
 
@@ -20,7 +20,7 @@ OF_FOLD = ("id", "name", "data", "classes", "manifest")  # what differs between 
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the config.yaml of a run."""
+    """Read the config.yaml of a run; another file is a ValueError."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -31,15 +31,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def setting(config: Mapping[str, Any], name: str) -> Any:
-    """The value of a setting, None where it is not there or not set.
+    """The value of a setting in the config of a run, None where it is not there or not set.
 
-    Args:
-        config: of a run.
-        name: with its section (``"model.reverse_weight"``), or without it for the settings of the task, the data
-            module, the data set and the trainer.
-
-    Raises:
-        ValueError: two sections have a setting of that name.
+    The name has its section (``"model.reverse_weight"``), or is looked for among the settings of the task, the data
+    module, the data set and the trainer; a ValueError says where two of them have it.
     """
     found = {}
     for place in (name, *(f"{section}.{name}" for section in SECTIONS if "." not in name)):
@@ -53,20 +48,12 @@ def setting(config: Mapping[str, Any], name: str) -> Any:
     return next(iter(found.values()), None)
 
 
-def find_setting(name: str, file: Path, result: Mapping[str, Any]) -> tuple[float | str, str]:
-    """The value that a setting had in a test, and the file that says so.
+def find_setting(name: str, file: Path, result: Mapping[str, Any]) -> tuple[Value, str]:
+    """The value that a setting had in a test, and the file that says so; a ValueError where none does.
 
-    What the test looked at (the network's settings, shots, scales, ...) is in test.json. Any other setting is one of
-    learning: it is read from the config.yaml of the training, in the folder above the checkpoint's, or, where that
-    is gone, from the one beside test.json.
-
-    Args:
-        name: of the setting.
-        file: the test.json.
-        result: what is in it.
-
-    Raises:
-        ValueError: no file has the setting.
+    What the test looked at (the network's settings, shots, scales, ...) is in test.json, the ``file`` that holds the
+    ``result``. Any other setting is one of learning: it is read from the config.yaml of the training, in the folder
+    above the checkpoint's, or, where that is gone, from the one beside test.json.
     """
     short = re.sub(r"^(model\.overrides|model|data)\.(?=\w+$)", "", name)
     protocol = result["runs"][0]["protocol"]
@@ -85,21 +72,16 @@ def find_setting(name: str, file: Path, result: Mapping[str, Any]) -> tuple[floa
     )
 
 
-def plain(value: Any) -> float | str:
+def plain(value: Any) -> Value:
     """A number or text as it is, anything else as text."""
     return value if isinstance(value, int | float | str) and not isinstance(value, bool) else str(value)
 
 
-def sweep_lines(results: Sequence[Mapping[str, Any]], values: Sequence[float | str], name: str) -> list[Line]:
-    """One line for the results that differ in the setting alone; folds of the same thing are a group.
+def sweep_lines(results: Sequence[Mapping[str, Any]], values: Sequence[Value], name: str) -> list[Line]:
+    """One line for the results that differ in the named setting alone, each of which has a value of it.
 
-    Args:
-        results: contents of test.json files.
-        values: of the setting, one for each result.
-        name: of the setting.
-
-    Returns:
-        The lines, labelled by network, shots, data, and what else differs among the protocols.
+    Lines are labelled by network, shots, data and what else differs among the protocols; folds of the same thing are
+    a group.
     """
     name = name.rsplit(".", 1)[-1]
     protocols = [result["runs"][0]["protocol"] for result in results]
@@ -120,16 +102,12 @@ def sweep_lines(results: Sequence[Mapping[str, Any]], values: Sequence[float | s
     return list(lines.values())
 
 
-def overridden(network: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The settings that are not the defaults of a network's name."""
+def described(network: str, settings: Mapping[str, Any] | None, *, but: str = "") -> str:
+    """A network's name, and which of its defaults the settings override; None: of a network built by hand."""
     if settings is None:
-        return {}
+        return network
     defaults = dataclasses.asdict(settings_of(network))
     # JSON has lists where settings have tuples.
-    return {key: value for key, value in settings.items() if json.dumps(value) != json.dumps(defaults.get(key))}
-
-
-def described(network: str, settings: Mapping[str, Any] | None, *, but: str = "") -> str:
-    """A network's name, and what its settings override."""
-    overrides = ", ".join(f"{key} {value}" for key, value in overridden(network, settings).items() if key != but)
+    changed = {key: value for key, value in settings.items() if json.dumps(value) != json.dumps(defaults.get(key))}
+    overrides = ", ".join(f"{key} {value}" for key, value in changed.items() if key != but)
     return f"{network} ({overrides})" if overrides else network

@@ -9,6 +9,7 @@ its last.ckpt. What is done is not done again, whatever the settings: to run a r
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from lightning import LightningModule, Trainer
@@ -27,17 +28,12 @@ from dpcn_modules.evaluation.results import read_result, text_table
 
 FOLDS = 4
 EXAMPLES = Path(__file__).resolve().parents[1]
+OWN_KEYS = ("row", "configs", "overrides", "paper")  # of a row that shares nothing with others
 Call = Callable[[list[str]], int]
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """What is trained or tested.
-
-    Attributes:
-        name: the folder of its runs under ``--runs``.
-        arguments: its configs and overrides, as `dpcn fit` and `dpcn test` take them.
-    """
+class Setup(NamedTuple):
+    """What is trained or tested: the folder of its runs, and its arguments as `dpcn fit` and `dpcn test` take them."""
 
     name: str
     arguments: tuple[str, ...]
@@ -47,17 +43,10 @@ class Setup:
         return runs / self.name / f"fold_{fold}"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """A row of a table.
+class Row(NamedTuple):
+    """A row of a table: its setups, which other rows may share, and the numbers that the table prints, in percent.
 
-    Attributes:
-        title: what the table calls it.
-        trained: the setup of its training, which other rows may share.
-        tested: the setup of its test, likewise.
-        miou: the mean over the folds that the table prints, in percent.
-        fb_iou: the same of FB-IoU; None where it is not printed.
-        folds: mIoU of each fold; empty where it is not printed.
+    FB-IoU is None, and the mIoU of each fold is empty, where the table does not print them.
     """
 
     title: str
@@ -75,37 +64,31 @@ class MarkTrained(Callback):
         self.path = path
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file."""
         if trainer.is_global_zero:
             Path(self.path).touch()
 
 
 def main(arguments: Sequence[str] | None = None, call: Call | None = None) -> int:
-    """Run what is not done of a table, and print it.
+    """Run what is not done of a table, and print it; return 0, 1 where a row failed, or 2 where a name is unknown.
 
-    Args:
-        arguments: of the command line; None: the process's.
-        call: runs ``dpcn`` with arguments and gives its exit status; None: in a process of its own, so that what one
-            row does to memory or devices is gone before the next.
-
-    Returns:
-        0, 1 where a row failed, or 2 where the table or a row is unknown.
+    ``call`` runs ``dpcn`` with arguments and gives its exit status. By default it is `run_process`, so that what one
+    row does to memory or devices is gone before the next.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     split = arguments.index("--") if "--" in arguments else len(arguments)
     args = parse(arguments[:split])
+    runner = Runner(args.runs.absolute(), arguments[split + 1 :], call or run_process)
     try:
         rows = read_table(args.tables, args.table)
-        unknown = [name for name in args.only or () if name not in rows]
+        only = args.only or list(rows)
+        unknown = [name for name in only if name not in rows]
         if unknown:
             raise ValueError(f"``--only``: expected rows among {', '.join(rows)}, got {', '.join(unknown)}.")
-        rows = {name: row for name, row in rows.items() if args.only is None or name in args.only}
-        runner = Runner(args.runs.absolute(), arguments[split + 1 :], call or run_process)
+        chosen = [row for name, row in rows.items() if name in only]
         if not args.print:
-            for row in rows.values():
-                for fold in args.folds:
-                    runner.run(row, fold)
-        print(f"Table {args.table}\n{show(list(rows.values()), args.runs)}")
+            for row, fold in itertools.product(chosen, args.folds):
+                runner.run(row, fold)
+        print(f"Table {args.table}\n{show(chosen, args.runs)}")
     except (ValueError, OSError) as error:
         print(f"table.py: error: {error}", file=sys.stderr)
         return 2
@@ -131,12 +114,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def read_table(file: Path, table: str) -> dict[str, Row]:
-    """Read the rows of a table by their names, in the table's order.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an unknown table, or a row that is not whole.
-    """
+    """Read the rows of a table by their names, in its order; a ValueError names an unknown table or a row not whole."""
     tables = {str(name): rows for name, rows in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
     if table not in tables:
         raise ValueError(f"``TABLE``: expected one of {', '.join(tables)}, got {table!r}.")
@@ -144,7 +122,7 @@ def read_table(file: Path, table: str) -> dict[str, Row]:
 
 
 def _read_row(tables: Mapping[str, Any], name: str) -> Row:
-    block = _block(tables, name, {"row", "configs", "overrides", "trained_as", "same_as", "paper"})
+    block = _block(tables, name, *OWN_KEYS, "trained_as", "same_as")
     numbers = dict(block.get("paper") or {})
     if "row" not in block or "miou" not in numbers or numbers.keys() - {"miou", "fb_iou", "folds"}:
         raise ValueError(
@@ -154,24 +132,21 @@ def _read_row(tables: Mapping[str, Any], name: str) -> Row:
     folds = tuple(numbers.pop("folds", ()))
     if len(folds) not in (0, FOLDS):
         raise ValueError(f"{name}: ``folds``: expected {FOLDS} numbers or none, got {len(folds)}.")
-    own = {"row", "configs", "overrides", "paper"}
     tested = block.get("same_as", name)
-    test = _block(tables, tested, {*own, "trained_as"})
+    test = _block(tables, tested, *OWN_KEYS, "trained_as")
     trained = test.get("trained_as", tested)
     if trained.endswith(".yaml"):
         training = Setup(f"trained/{Path(trained).stem}", _arguments({"configs": [trained]}))
     else:
-        training = Setup(trained, _arguments(_block(tables, trained, own)))
-    return Row(
-        title=str(block["row"]), trained=training, tested=Setup(tested, _arguments(test)), folds=folds, **numbers
-    )
+        training = Setup(trained, _arguments(_block(tables, trained, *OWN_KEYS)))
+    return Row(str(block["row"]), training, Setup(tested, _arguments(test)), folds=folds, **numbers)
 
 
-def _block(tables: Mapping[str, Any], name: str, keys: set[str]) -> dict[str, Any]:
-    """What tables.yaml says of a row, by a key each."""
+def _block(tables: Mapping[str, Any], name: str, *keys: str) -> dict[str, Any]:
+    """What tables.yaml says of a row, which may have these keys."""
     table, _, row = name.partition("/")
     block = (tables.get(table) or {}).get(row)
-    if not isinstance(block, dict) or block.keys() - keys or not {"configs", "same_as"} & block.keys():
+    if not isinstance(block, dict) or block.keys() - set(keys) or not {"configs", "same_as"} & block.keys():
         found = ", ".join(block) if isinstance(block, dict) else repr(block)
         raise ValueError(
             f"tables.yaml: {name}: expected a row with configs and no keys but {', '.join(sorted(keys))}, got {found}."
@@ -182,11 +157,11 @@ def _block(tables: Mapping[str, Any], name: str, keys: set[str]) -> dict[str, An
 def _arguments(block: Mapping[str, Any]) -> tuple[str, ...]:
     """The configs and overrides of a row, as the command line takes them."""
     configs = [f"--config={EXAMPLES / 'configs' / config}" for config in block["configs"]]
-    overrides = {
-        key: value if isinstance(value, str) else json.dumps(value)
+    overrides = [
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in (block.get("overrides") or {}).items()
-    }
-    return (*configs, *(f"--{key}={value}" for key, value in overrides.items()))
+    ]
+    return (*configs, *overrides)
 
 
 def show(rows: Sequence[Row], runs: Path) -> str:
@@ -194,40 +169,34 @@ def show(rows: Sequence[Row], runs: Path) -> str:
     head = ("", "", *(f"fold {fold}" for fold in range(FOLDS)), "mIoU %", "FB-IoU %", "protocols")
     lines: list[tuple[str, ...]] = []
     for row in rows:
-        files = [row.tested.folder(runs, fold) / "test.json" for fold in range(FOLDS)]
-        lines.append((row.title, "ours", *_ours([read_result(file) if file.is_file() else None for file in files])))
+        lines.append((row.title, "ours", *_ours(row.tested, runs)))
         folds = [f"{each:.1f}" for each in row.folds] or ["-"] * FOLDS
         fb_iou = "-" if row.fb_iou is None else f"{row.fb_iou:.1f}"
         lines.append(("", "paper", *folds, f"{row.miou:.1f}", fb_iou, ""))
     return "\n".join(line.rstrip() for line in text_table(head, lines).splitlines())
 
 
-def _ours(results: Sequence[Mapping[str, Any] | None]) -> tuple[str, ...]:
+def _ours(tested: Setup, runs: Path) -> tuple[str, ...]:
     """The cells of a row: mIoU of each fold, the means over those that were run, and their protocols."""
-    done = [result for result in results if result is not None]
-    folds = ["not run" if result is None else f"{100 * result['miou']:.1f}" for result in results]
+    files = [tested.folder(runs, fold) / "test.json" for fold in range(FOLDS)]
+    done = {fold: read_result(file) for fold, file in enumerate(files) if file.is_file()}
     if not done:
-        return (*folds, "not run", "not run", "")
+        return (*["not run"] * (FOLDS + 2), "")
+    folds = [f"{100 * done[fold]['miou']:.1f}" if fold in done else "not run" for fold in range(FOLDS)]
     part = "" if len(done) == FOLDS else f" ({len(done)} of {FOLDS})"
-    means = [f"{100 * statistics.mean(result[score] for result in done):.1f}{part}" for score in ("miou", "fb_iou")]
-    protocols = ["-" if result is None else result["runs"][0]["protocol"]["id"] for result in results]
-    return (*folds, *means, " ".join(protocols))
+    means = [statistics.mean(result[score] for result in done.values()) for score in ("miou", "fb_iou")]
+    protocols = [done[fold]["runs"][0]["protocol"]["id"] if fold in done else "-" for fold in range(FOLDS)]
+    return (*folds, *(f"{100 * mean:.1f}{part}" for mean in means), " ".join(protocols))
 
 
+@dataclasses.dataclass
 class Runner:
-    """Trains and tests rows, and remembers what failed.
+    """Trains and tests rows in a folder of runs, and remembers what failed; settings are handed on to every command."""
 
-    Args:
-        runs: the folder of all runs.
-        handed_on: settings for each `dpcn fit` and `dpcn test`.
-        call: runs ``dpcn`` with arguments and gives its exit status.
-    """
-
-    def __init__(self, runs: Path, handed_on: Sequence[str], call: Call) -> None:
-        self.runs = runs
-        self.handed_on = handed_on
-        self.call = call
-        self.failures: dict[str, None] = {}
+    runs: Path
+    handed_on: Sequence[str]
+    call: Call
+    failures: dict[str, None] = dataclasses.field(default_factory=dict)
 
     def run(self, row: Row, fold: int) -> None:
         """Train and test a row on a fold, unless that is done."""
@@ -242,24 +211,19 @@ class Runner:
         """Train, or go on with a training that was cut off; say whether there is a network to test."""
         folder = setup.folder(self.runs, fold)
         mark, checkpoints = folder / "trained", folder / "checkpoints"
-        if mark.is_file():
-            return True
-        if f"fit of {setup.name}/fold_{fold}" in self.failures:
-            return False
+        if mark.is_file() or f"fit of {setup.name}/fold_{fold}" in self.failures:
+            return mark.is_file()
         where = {"save_dir": str(folder), "name": "", "version": f"fit_{len(list(folder.glob('fit_*')))}"}
-        loggers = [
-            {"class_path": f"lightning.pytorch.loggers.{name}Logger", "init_args": where}
-            for name in ("CSV", "TensorBoard")
-        ]
+        classes = [f"lightning.pytorch.loggers.{name}Logger" for name in ("CSV", "TensorBoard")]
+        loggers = [{"class_path": each, "init_args": where} for each in classes]
         marking = {"class_path": "paper.table.MarkTrained", "init_args": {"path": str(mark)}}
+        last = checkpoints / "last.ckpt"
         arguments = [
             *(f"--{each}.dirpath={checkpoints}" for each in ("best", "last")),
             f"--trainer.logger={json.dumps(loggers)}",
             f"--trainer.callbacks+={json.dumps(marking)}",
+            *([f"--ckpt_path={last}"] if last.is_file() else []),
         ]
-        last = checkpoints / "last.ckpt"
-        if last.is_file():
-            arguments.append(f"--ckpt_path={last}")
         self._dpcn("fit", setup, fold, arguments, done=mark)
         return mark.is_file()
 
@@ -274,8 +238,7 @@ class Runner:
 
 def run_process(arguments: list[str]) -> int:
     """Run ``dpcn`` in a process; a SIGTERM is handed on to it, and ends the table when the process has ended."""
-    # The process has to find MarkTrained.
-    path = os.pathsep.join(filter(None, [str(EXAMPLES), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(EXAMPLES), os.environ.get("PYTHONPATH")]))  # where MarkTrained is
     command = [sys.executable, "-m", "dpcn_modules.cli.main", *arguments]
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as process:
         told = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpcn_modules.data.palettes import voc_colour
+from dpcn_modules.data.palettes import VOC_COLOURS
 
 VocMaker = Callable[..., Path]
 LISTS = Path("ImageSets", "Segmentation")
@@ -30,7 +30,7 @@ def write_voc_image(root: Path, name: str, classes: Sequence[int], number: int, 
     noise = np.random.default_rng(number).integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / "JPEGImages" / f"{name}.jpg")
     image = Image.fromarray(mask)
-    image.putpalette([part for class_id in range(256) for part in voc_colour(class_id)])
+    image.putpalette([part for colour in VOC_COLOURS for part in colour])
     image.save(root / masks / f"{name}.png")
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dpcn_modules.data.io import as_mask, load_mask
 from dpcn_modules.data.object_masks import binary_mask
-from dpcn_modules.data.palettes import voc_colour
+from dpcn_modules.data.palettes import VOC_COLOURS
 
 OBJECT = np.zeros((40, 60), dtype=np.uint8)
 OBJECT[10:30, 20:50] = 255
@@ -63,12 +63,12 @@ VOC_MASK = np.array([[0, 0, 15, 15], [255, 1, 1, 255]], dtype=np.uint8)
 def renumbered(path: Path, ids: np.ndarray) -> Path:
     """A VOC mask as programs that make files smaller write it: the colours stay, the indices count from 0."""
     used, indices = np.unique(ids, return_inverse=True)
-    write_png(path, indices.reshape(ids.shape), 4, palette=[voc_colour(int(value)) for value in used])
+    write_png(path, indices.reshape(ids.shape), 4, palette=[VOC_COLOURS[value] for value in used])
     return path
 
 
 def test_voc_palette_keeps_its_indices(tmp_path: Path) -> None:
-    write_png(tmp_path / "m.png", VOC_MASK, 8, palette=[voc_colour(value) for value in range(256)])
+    write_png(tmp_path / "m.png", VOC_MASK, 8, palette=VOC_COLOURS)
     assert load_mask(tmp_path / "m.png").tolist() == VOC_MASK.tolist()
 
 
@@ -241,7 +241,7 @@ def test_voc_colours_in_any_order_keep_ids_or_are_refused(
     table = np.zeros(256, dtype=np.uint8)
     table[used] = np.arange(len(used))
     path = tmp_path_factory.getbasetemp() / "voc.png"
-    write_png(path, table[ids], 8, palette=[voc_colour(value) for value in used])
+    write_png(path, table[ids], 8, palette=[VOC_COLOURS[value] for value in used])
     assert load_mask(path, palette="voc").tolist() == ids.tolist()
     with contextlib.suppress(ValueError):  # refused: an answer, where there is one, is right
         assert load_mask(path).tolist() == ids.tolist()

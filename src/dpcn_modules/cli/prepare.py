@@ -118,32 +118,31 @@ def _coco_arguments(parser: argparse.ArgumentParser) -> None:
 def _coco(args: argparse.Namespace) -> int:
     if args.cache == "none":
         raise ValueError("``--cache``: expected a folder, got 'none': masks that are not saved need no preparation.")
-    errors: list[FileNotFoundError] = []
     complete = True
+    errors: dict[str, FileNotFoundError] = {}
     found: dict[str, str] = {}
-    missing: dict[str, str] = {}
     made: dict[str, str] = {}
     folds: dict[str, str] = {}
     for split, (annotations, images) in _coco_files(args).items():
         try:
             drawn, sources = _draw_masks(args, split, annotations, images)
         except FileNotFoundError as error:
-            errors.append(error)
-            missing[annotations.name] = str(error).splitlines()[0]
+            errors[annotations.name] = error
             continue
         folder = mask_folder(args.root / args.cache, file_digest(args.root / annotations), args.overlap)
         sizes = [path.stat().st_size for path in folder.glob("*.png")]
-        full = COCO_FULL[args.year][split] if args.annotations is None else len(sizes)
-        complete &= len(sizes) == full
-        of_full = f" of {full}" if args.annotations is None else ""
-        found[annotations.name] = f"{len(sizes)} images with objects{of_full}"
-        found[annotations.name] += "" if len(sizes) == full else " (not the published file?)"
+        found[annotations.name] = f"{len(sizes)} images with objects"
+        if args.annotations is None:
+            full = COCO_FULL[args.year][split]
+            complete &= len(sizes) == full
+            found[annotations.name] += f" of {full}" + ("" if len(sizes) == full else " (not the published file?)")
         states = f"{drawn} drawn, {len(sizes) - drawn} kept"
         made[annotations.name] = f"{len(sizes)} masks: {states}; {sum(sizes) / 1e6:.1f} MB: {folder}"
         if split == "test":
             folds = {f"fold {fold}": _fold_row(source) for fold, source in enumerate(sources)}
     if not made:
-        raise errors[0]
+        raise next(iter(errors.values()))
+    missing = {name: str(error).splitlines()[0] for name, error in errors.items()}
     title = "test images (interleaved folds; a class counts from 2048 px on)"
     _print_report({"found": found, "missing": missing, "made": made, title: folds})
     return 0 if complete and not errors else 1

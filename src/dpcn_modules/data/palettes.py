@@ -13,12 +13,12 @@ Colour = tuple[int, ...]
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
-def voc_colour(class_id: int) -> Colour:
-    """The colour of an id in PASCAL VOC's palette: bit ``3 j + c`` of the id is bit ``7 - j`` of channel ``c``."""
-    return tuple(sum((class_id >> (3 * j + channel) & 1) << (7 - j) for j in range(3)) for channel in range(3))
+# Each group of three bits of an id, from the lowest, sets the next highest bit of R, G and B.
+_ID_BITS = (np.arange(256)[:, None, None] >> np.arange(9).reshape(3, 3)) & 1  # (id, group, channel)
+VOC_COLOURS: list[Colour] = [tuple(colour) for colour in (_ID_BITS << np.array([[7], [6], [5]])).sum(axis=1).tolist()]
+"""The palette of PASCAL VOC's masks: id to red, green and blue."""
 
-
-_VOC_IDS = {voc_colour(class_id): class_id for class_id in range(256)}
+_VOC_IDS = {colour: class_id for class_id, colour in enumerate(VOC_COLOURS)}
 _GREY_LEVELS = {(level,) * 3: level for level in range(256)}
 
 

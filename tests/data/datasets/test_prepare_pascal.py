@@ -15,7 +15,7 @@ from scipy.io import savemat
 from dpcn_modules.data.datasets.pascal import Pascal5i
 from dpcn_modules.data.datasets.prepare_pascal import FULL, PascalReport, PreparedList, prepare_pascal
 from dpcn_modules.data.io import load_mask
-from dpcn_modules.data.palettes import voc_colour
+from dpcn_modules.data.palettes import VOC_COLOURS
 
 LISTS = Path("ImageSets", "Segmentation")
 VOC_TRAIN = ["2007_000001", "2008_000001"]
@@ -62,7 +62,7 @@ def voc(tmp_path: Path) -> Path:
         Image.new("RGB", (50, 40)).save(root / "JPEGImages" / f"{name}.jpg")
     for name in [*VOC_TRAIN, *VOC_VAL]:
         image_id = Image.fromarray(mask_of(name, void=True))
-        image_id.putpalette([part for class_id in range(256) for part in voc_colour(class_id)])
+        image_id.putpalette([part for colour in VOC_COLOURS for part in colour])
         image_id.save(root / "SegmentationClass" / f"{name}.png")
     return root
 

@@ -13,8 +13,8 @@ from dpcn_modules.data.datasets.class_folders import ClassFolders
 from dpcn_modules.data.datasets.pascal import Pascal5i
 from dpcn_modules.data.datasets.shapes import Shapes
 from dpcn_modules.data.episodes.batches import collate_episodes
-from dpcn_modules.data.episodes.dataset import target_mask
 from dpcn_modules.data.episodes.sampling import sample_episode
+from dpcn_modules.data.object_masks import target_mask
 from dpcn_modules.data.source import ImageSource
 from dpcn_modules.data.transforms import TestTransform
 

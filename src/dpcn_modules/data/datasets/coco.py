@@ -1,6 +1,7 @@
 """COCO-20i: the images of COCO's own folders in four folds."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,6 +19,7 @@ _TREE = """Expected tree:
     val{year}/{val}000000000139.jpg ..."""
 
 
+@dataclass(eq=False)
 class Coco20i:
     """COCO-20i from COCO's own files; a `FoldedData`. Needs the extra ``coco``.
 
@@ -56,47 +58,38 @@ class Coco20i:
         ValueError: a fold, class or option is unknown.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        fold: int,
-        *,
-        folds: FoldRule = "interleaved",
-        year: Literal["2014", "2017", 2014, 2017] = "2014",
-        train_annotations: str | Path | None = None,
-        test_annotations: str | Path | None = None,
-        train_images: str | Path | None = None,
-        test_images: str | Path | None = None,
-        overlap: Overlap = "smaller_on_top",
-        cache: str | Path | None = ".",
-        min_area: int = 2048,
-        novel: Literal["keep", "drop"] = "keep",
-        classes: Sequence[str] | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        check_rules(COCO_CLASSES, fold=fold, novel=novel, classes=classes, min_area=min_area)
-        check_choice("folds", folds, get_args(FoldRule))
-        check_choice("year", str(year), ("2014", "2017"))
-        check_choice("overlap", overlap, get_args(Overlap))
-        self.root = Path(root)
-        self.fold = fold
-        self.folds: FoldRule = folds
-        self.overlap: Overlap = overlap
-        self.min_area = min_area
-        self.novel = novel
-        self.classes = classes
-        self._cache = None if cache is None or cache == "none" else self.root / cache
-        self._progress = progress
-        self._tree = _tree(str(year))
+    root: str | Path
+    fold: int
+    _: KW_ONLY
+    folds: FoldRule = "interleaved"
+    year: Literal["2014", "2017", 2014, 2017] = "2014"
+    train_annotations: str | Path | None = None
+    test_annotations: str | Path | None = None
+    train_images: str | Path | None = None
+    test_images: str | Path | None = None
+    overlap: Overlap = "smaller_on_top"
+    cache: str | Path | None = "."
+    min_area: int = 2048
+    novel: Literal["keep", "drop"] = "keep"
+    classes: Sequence[str] | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        check_rules(COCO_CLASSES, fold=self.fold, novel=self.novel, classes=self.classes, min_area=self.min_area)
+        check_choice("folds", self.folds, get_args(FoldRule))
+        check_choice("year", str(self.year), ("2014", "2017"))
+        check_choice("overlap", self.overlap, get_args(Overlap))
+        self.root = self._root = Path(self.root)
+        self._cache = None if self.cache is None or self.cache == "none" else self.root / self.cache
+        self._tree = _tree(str(self.year))
+        train, val = f"train{self.year}", f"val{self.year}"
         usual = "annotations/instances_{}.json"
-        train, val = f"train{year}", f"val{year}"
-        self._annotations = {
-            "train": self.root / (train_annotations or usual.format(train)),
-            "test": self.root / (test_annotations or usual.format(val)),
+        self._files = {
+            "train": (self.train_annotations or usual.format(train), self.train_images or train),
+            "test": (self.test_annotations or usual.format(val), self.test_images or val),
         }
-        self._images = {"train": self.root / (train_images or train), "test": self.root / (test_images or val)}
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: there is no such folder.\n{self._tree}")
+        if not self._root.is_dir():
+            raise FileNotFoundError(f"{self._root}: there is no such folder.\n{self._tree}")
 
     def split(self, split: Split) -> ImageSource:
         """Return the annotated images of one split; masks that are not in the cache are drawn first.
@@ -108,23 +101,22 @@ class Coco20i:
             ValueError: no class is left; the annotation file is damaged, of another kind (captions, keypoints) or of
                 other categories, is inconsistent, or does not match the sizes of the images.
         """
-        held_out = coco_classes(self.fold, "test", self.folds)
         class_names = coco_classes(self.fold, split, self.folds)
-        class_names = dict(chosen_classes(class_names, self.classes, fold=self.fold, split=split))
-        annotations, images = self._annotations[split], self._images[split]
+        class_names = chosen_classes(class_names, self.classes, fold=self.fold, split=split)
+        annotations, images = (self._root / path for path in self._files[split])
         missing = [] if annotations.is_file() else [f"annotation file {annotations} (``{split}_annotations``)"]
         missing += [] if images.is_dir() else [f"folder of images {images} (``{split}_images``)"]
         if missing:
-            raise FileNotFoundError(f"{self.root}: there is no {' and no '.join(missing)}.\n{self._tree}")
-        masks = CocoMasks(annotations, images, overlap=self.overlap, cache=self._cache, progress=self._progress)
+            raise FileNotFoundError(f"{self._root}: there is no {' and no '.join(missing)}.\n{self._tree}")
+        masks = CocoMasks(annotations, images, overlap=self.overlap, cache=self._cache, progress=self.progress)
         files, areas = masks.files, masks.areas
         rules = [f"area >= {self.min_area} px", f"overlap: {self.overlap}"]
         if split == "train":
             rules.append(f"held-out classes: {self.novel}")
             if self.novel == "drop":
-                files, areas = without_classes(files, areas, held_out)
-        what = f"coco20i fold {self.fold} ({self.folds}) {split}"
-        name = f"{what}, {annotations.name} ({len(files)} images, {', '.join(rules)})"
+                files, areas = without_classes(files, areas, coco_classes(self.fold, "test", self.folds))
+        name = f"coco20i fold {self.fold} ({self.folds}) {split}, {annotations.name}"
+        name += f" ({len(files)} images, {', '.join(rules)})"
         return FileImages(name, class_names, files, areas, min_area=self.min_area, masks=masks)
 
 

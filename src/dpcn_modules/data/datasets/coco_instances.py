@@ -45,17 +45,11 @@ def _decoded(encoded: dict[str, Any]) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         # pycocotools 2.0.11 uses an interface that numpy 2 deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
-        decoded: NDArray[np.uint8] = runs.decode(encoded)
-    return decoded
+        return np.asarray(runs.decode(encoded))
 
 
 class Instances:
-    """The annotated images of an instances file, and the drawing of each mask.
-
-    Args:
-        path: the file, read and checked by `read_instances`.
-        overlap: "smaller_on_top" or "annotation_order".
-    """
+    """The annotated images of an instances file, and the drawing of each mask."""
 
     def __init__(self, path: Path, overlap: Overlap) -> None:
         require("pycocotools", extra="coco")
@@ -87,11 +81,10 @@ class Instances:
             if annotation.get("iscrowd", 0):
                 crowds.append((VOID, encoded["counts"]))
             else:
-                pixels = int(runs.area(encoded))
-                instances.append((pixels, self._numbers[annotation["category_id"]], encoded["counts"]))
+                instances.append((self._numbers[annotation["category_id"]], encoded))
         if self._overlap == "smaller_on_top":
-            instances.sort(key=lambda instance: -instance[0])
-        return Drawing(size, [*crowds, *((value, counts) for _, value, counts in instances)])
+            instances.sort(key=lambda instance: -int(runs.area(instance[1])))
+        return Drawing(size, [*crowds, *((value, encoded["counts"]) for value, encoded in instances)])
 
     def _encoded(self, annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
         """The run lengths of an annotation, ``{"size": [H, W], "counts": bytes}``."""
@@ -120,17 +113,8 @@ class Instances:
 
 
 def read_instances(path: Path) -> dict[str, Any]:
-    """Read an instances file and check everything but the shapes of its objects.
-
-    Args:
-        path: COCO's instances json.
-
-    Returns:
-        The content of the file.
-
-    Raises:
-        ValueError: the file is damaged, of another kind or of other categories, or is inconsistent.
-    """
+    """The content of COCO's instances json; ValueError if it is damaged, of another kind or of other categories, or
+    inconsistent. Only the shapes of its objects are not checked."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -158,10 +142,9 @@ def read_instances(path: Path) -> dict[str, Any]:
     if not annotations:
         raise ValueError(f"{path}: there are no annotations in it; name another file.")
     known = {each["id"] for each in content["categories"]}
-    for key, allowed in (("image_id", ids), ("category_id", known)):
+    for key, kind, allowed in (("image_id", "an image", ids), ("category_id", "a category", known)):
         odd = [f"annotation {each['id']} ({key} {each[key]})" for each in annotations if each[key] not in allowed]
         if odd:
-            kind = "an image" if key == "image_id" else "a category"
             raise ValueError(
                 f"{path}: {len(odd)} of its {len(annotations)} annotations name {kind} that the file does not "
                 f"list: {some(odd)}; remove them, or fetch the file again."

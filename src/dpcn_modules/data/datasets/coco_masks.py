@@ -37,21 +37,14 @@ class Record(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """The file name of the mask."""
         return f"{self.image_id:012d}.png"
 
 
 class CocoMasks:
     """The masks of the images of an instances file; a call with a `LabelledFile` returns its mask.
 
-    With a cache, masks are drawn once and saved as PNGs, with a manifest of what they were drawn from.
-
-    Args:
-        annotations: COCO's instances json; it is parsed only if masks must be drawn.
-        images: the folder of its images.
-        overlap: "smaller_on_top" or "annotation_order".
-        cache: the folder that holds the folder of the masks; None draws the masks anew each time.
-        progress: wraps the names of the images to draw.
+    In the folder ``cache``, masks are saved as PNGs, with a manifest of what they were drawn from; without it, they are
+    drawn anew each time. The instances file is parsed only if masks must be drawn. See `Coco20i` for the arguments.
     """
 
     def __init__(

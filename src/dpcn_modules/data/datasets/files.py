@@ -18,19 +18,12 @@ from dpcn_modules.data.io import check_same_size, load_image, load_mask, warn_of
 from dpcn_modules.data.object_masks import binary_mask
 
 _THREADS = 2  # small masks spend most time under Python's lock: more threads are slower
-_UINT8_IDS = 255
 
 
 class LabelledFile(NamedTuple):
-    """An image and its mask.
+    """The name and paths of an image and its mask, which holds class ids or, if ``class_id`` is given, one object.
 
-    Attributes:
-        name: identifies the image.
-        image: path of the image.
-        mask: path of its mask, which holds class ids, or one object if ``class_id`` is given.
-        class_id: the class of that object.
-        void: the value of the pixels that do not count, where the mask holds one object; see `binary_mask`.
-        object: the value of that object.
+    ``void`` and ``object`` are values in the mask of one object, see `binary_mask`.
     """
 
     name: str
@@ -45,10 +38,9 @@ def read_mask(file: LabelledFile) -> Tensor:
     """The mask of class ids, ``(H, W)`` with 255 as void: uint8, or int16 for a class id above 255."""
     if file.class_id is None:
         return load_mask(file.mask, palette="voc")
-    mask = load_mask(file.mask, palette="object")
-    mask = binary_mask(mask, str(file.mask), void=file.void, object=file.object)
-    ids = mask.to(torch.uint8 if file.class_id < _UINT8_IDS else torch.int16)
-    return torch.where(ids == 1, file.class_id, ids).to(ids.dtype)
+    mask = binary_mask(load_mask(file.mask, palette="object"), str(file.mask), void=file.void, object=file.object)
+    ids = mask.to(torch.uint8 if file.class_id < VOID else torch.int16)
+    return ids.masked_fill(ids == 1, file.class_id)
 
 
 def check_mask_size(image: Path, mask: Tensor, mask_name: str) -> None:
@@ -61,25 +53,15 @@ def check_files_exist(files: Sequence[LabelledFile], source: str, tree: str) -> 
     paths = [path for file in files for path in (file.image, file.mask)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise FileNotFoundError(
-            f"{source}: {len(missing)} of its {len(paths)} files are missing: {some(missing)}.\n{tree}"
-        )
+        count = f"{len(missing)} of its {len(paths)} files"
+        raise FileNotFoundError(f"{source}: {count} are missing: {some(missing)}.\n{tree}")
 
 
 def count_pixels(files: Sequence[LabelledFile], class_ids: Collection[int]) -> list[dict[int, int]]:
-    """Read every mask and count the pixels of every class in it.
+    """For every image, class id to number of pixels in its mask; classes that are absent are left out.
 
-    Masks are decoded completely, so that a broken one is reported now; only the headers of the images are read.
-
-    Args:
-        files: the images and masks.
-        class_ids: the ids that a mask may hold beside 0 and 255.
-
-    Returns:
-        For every image, class id to number of pixels; classes that are absent are left out.
-
-    Raises:
-        ValueError: a mask cannot be decoded, holds an unknown id, or differs in size from its image.
+    Masks are decoded completely, and headers of images read: ValueError if a mask cannot be decoded, differs in size
+    from its image, or holds an id that is neither 0, 255 nor one of ``class_ids``.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(partial(_count, class_ids=frozenset(class_ids)), files))
@@ -127,11 +109,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 class FileImages:
-    """An `ImageSource` of files whose masks have been counted.
+    """An `ImageSource` of files.
 
     Args:
-        name: a short description of the images.
-        class_names: class id to name of the classes that may be a target.
+        name, class_names: as in `ImageSource`.
         files: the images and masks.
         areas: the pixels of every class in them, from `count_pixels`.
         min_area: the number of mask pixels from which a class counts in an image.
@@ -159,18 +140,14 @@ class FileImages:
         self.images: Sequence[int] = sorted({i for ids in self._counted.values() for i in ids})
 
     def images_of(self, class_id: int) -> Sequence[int]:
-        """Ids of the images in which a class is large enough to count, in a fixed order."""
         return self._counted[class_id]
 
     def classes_of(self, image_id: int) -> Sequence[int]:
-        """The classes of this split that are present in an image, whatever their area."""
         return self._present[image_id]
 
     def image_name(self, image_id: int) -> str:
-        """A name that identifies the image."""
         return self._files[image_id].name
 
     def load(self, image_id: int) -> tuple[Tensor, Tensor]:
-        """The image, ``(3, H, W)`` uint8, and its mask of class ids, ``(H, W)`` with 255 as void."""
         file = self._files[image_id]
         return load_image(file.image), self._masks(file)

@@ -1,6 +1,6 @@
 """The classes that each fold holds out, and the checks that data sets with folds share."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
 from dpcn_modules._checks import check_choice, check_integer
@@ -32,9 +32,8 @@ FOLDS = 4
 def check_fold(fold: int) -> None:
     """Raise ValueError unless a fold is 0, 1, 2 or 3."""
     if fold not in range(FOLDS):
-        raise ValueError(
-            f"``fold``: expected 0, 1, 2 or 3, got {fold!r}; subtract 1 from the folds of papers that count from 1."
-        )
+        advice = "subtract 1 from the folds of papers that count from 1"
+        raise ValueError(f"``fold``: expected 0, 1, 2 or 3, got {fold!r}; {advice}.")
 
 
 def held_out_ids(count: int, fold: int, folds: FoldRule = "contiguous") -> range:
@@ -54,19 +53,10 @@ def split_classes(names: Sequence[str], held_out: Collection[int], split: Split)
 
 
 def pascal_classes(fold: int, split: Split) -> dict[int, str]:
-    """The classes of one split of PASCAL-5i.
+    """Class id to name, in the order of the ids, of one split of PASCAL-5i ("test": the held-out classes).
 
-    The classes have the ids 1 to 20 in VOC's order. Fold ``i`` holds out ``5 i + 1`` to ``5 i + 5``.
-
-    Args:
-        fold: 0 to 3.
-        split: "train", or "test" for the held-out classes.
-
-    Returns:
-        Class id to name, in the order of the ids.
-
-    Raises:
-        ValueError: the fold or split is unknown.
+    The classes have the ids 1 to 20 in VOC's order. Fold ``i``, 0 to 3, holds out ``5 i + 1`` to ``5 i + 5``. Another
+    fold or split raises ValueError.
 
     Example:
         >>> pascal_classes(0, "test")
@@ -76,7 +66,7 @@ def pascal_classes(fold: int, split: Split) -> dict[int, str]:
 
 
 def coco_classes(fold: int, split: Split, folds: FoldRule = "interleaved") -> dict[int, str]:
-    """The classes of one split of COCO-20i.
+    """The classes of one split of COCO-20i, as `pascal_classes` returns them.
 
     The classes have the ids 1 to 80 in the order of COCO's category ids (not those ids themselves).
 
@@ -84,13 +74,7 @@ def coco_classes(fold: int, split: Split, folds: FoldRule = "interleaved") -> di
         fold: 0 to 3.
         split: "train", or "test" for the held-out classes.
         folds: "interleaved" holds out ``i + 1``, ``i + 5``, ..., ``i + 77`` in fold ``i`` (PFENet, HSNet, BAM);
-            "contiguous" holds out ``20 i + 1`` to ``20 i + 20`` (PANet).
-
-    Returns:
-        Class id to name, in the order of the ids.
-
-    Raises:
-        ValueError: the fold, split or rule is unknown.
+            "contiguous" holds out ``20 i + 1`` to ``20 i + 20`` (PANet). Another rule raises ValueError.
 
     Example:
         >>> list(coco_classes(0, "test"))[:4]
@@ -111,15 +95,14 @@ def check_rules(known: Sequence[str], *, fold: int, novel: str, classes: Sequenc
 
 
 def chosen_classes(
-    class_names: Mapping[int, str], classes: Sequence[str] | None, *, fold: int, split: Split
-) -> Mapping[int, str]:
+    class_names: dict[int, str], classes: Sequence[str] | None, *, fold: int, split: Split
+) -> dict[int, str]:
     """The requested classes of one split (None: all of them); ValueError if none is left."""
     if classes is None:
         return class_names
     chosen = {value: name for value, name in class_names.items() if name in classes}
     if not chosen:
-        raise ValueError(
-            f"``classes``: none of {', '.join(classes) or '()'} is a {split} class of fold "
-            f"{fold}; these are: {', '.join(class_names.values())}."
-        )
+        names = ", ".join(classes) or "()"
+        known = ", ".join(class_names.values())
+        raise ValueError(f"``classes``: none of {names} is a {split} class of fold {fold}; these are: {known}.")
     return chosen

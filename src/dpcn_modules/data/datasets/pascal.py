@@ -1,18 +1,13 @@
 """PASCAL-5i: the images of a VOC folder in four folds."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data.datasets.files import FileImages, LabelledFile, check_files_exist, count_pixels, without_classes
-from dpcn_modules.data.datasets.folds import (
-    PASCAL_CLASSES,
-    check_rules,
-    chosen_classes,
-    pascal_classes,
-    split_classes,
-)
+from dpcn_modules.data.datasets.folds import PASCAL_CLASSES, check_rules, chosen_classes, pascal_classes, split_classes
 from dpcn_modules.data.datasets.voc import VOC_LISTS, check_voc_folder
 from dpcn_modules.data.source import ImageSource, Split
 
@@ -24,6 +19,7 @@ _TREE = """Expected tree:
     ImageSets/Segmentation/trainaug.txt, val.txt"""
 
 
+@dataclass(eq=False)
 class Pascal5i:
     """PASCAL-5i from a VOC folder; a `FoldedData`.
 
@@ -53,34 +49,27 @@ class Pascal5i:
         ValueError: a fold, class or option is unknown.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        fold: int,
-        *,
-        train_list: str | Path = "trainaug",
-        test_list: str | Path = "val",
-        mask_folder: str | None = None,
-        min_area: int = 2048,
-        novel: Literal["keep", "drop"] = "keep",
-        classes: Sequence[str] | None = None,
-        held_out: Sequence[str] | None = None,
-    ) -> None:
-        check_rules(PASCAL_CLASSES, fold=fold, novel=novel, classes=classes, min_area=min_area)
-        for name in held_out or ():
+    root: str | Path
+    fold: int
+    _: KW_ONLY
+    train_list: str | Path = "trainaug"
+    test_list: str | Path = "val"
+    mask_folder: str | None = None
+    min_area: int = 2048
+    novel: Literal["keep", "drop"] = "keep"
+    classes: Sequence[str] | None = None
+    held_out: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_rules(PASCAL_CLASSES, fold=self.fold, novel=self.novel, classes=self.classes, min_area=self.min_area)
+        for name in self.held_out or ():
             check_choice("held_out", name, PASCAL_CLASSES)
-        self.root = Path(root)
-        self.fold = fold
-        self.min_area = min_area
-        self.novel = novel
-        self.classes = classes
-        self.held_out = held_out
-        self._lists = {"train": train_list, "test": test_list}
-        check_voc_folder(self.root, _TREE)
-        names = ("SegmentationClassAug", "SegmentationClass") if mask_folder is None else (mask_folder,)
-        found = [self.root / name for name in names if (self.root / name).is_dir()]
+        self.root = self._root = Path(self.root)
+        check_voc_folder(self._root, _TREE)
+        names = ("SegmentationClassAug", "SegmentationClass") if self.mask_folder is None else (self.mask_folder,)
+        found = [self._root / name for name in names if (self._root / name).is_dir()]
         if not found:
-            raise FileNotFoundError(f"{self.root}: there is no mask folder {' or '.join(names)}.\n{_TREE}")
+            raise FileNotFoundError(f"{self._root}: there is no mask folder {' or '.join(names)}.\n{_TREE}")
         self._mask_folder = found[0]
 
     def split(self, split: Split) -> ImageSource:
@@ -104,14 +93,13 @@ class Pascal5i:
         return FileImages(name, class_names, files, areas, min_area=self.min_area)
 
     def _side(self, split: Split) -> dict[int, str]:
-        """All classes of one split."""
         if self.held_out is None:
             return pascal_classes(self.fold, split)
         held_out = [value for value, name in enumerate(PASCAL_CLASSES, start=1) if name in self.held_out]
         return split_classes(PASCAL_CLASSES, held_out, split)
 
     def _find_list(self, split: Split) -> Path:
-        wanted, folder = str(self._lists[split]), self.root / VOC_LISTS
+        wanted, folder = str(self.train_list if split == "train" else self.test_list), self._root / VOC_LISTS
         candidates = [Path(wanted), folder / wanted] if wanted.endswith(".txt") else [folder / f"{wanted}.txt"]
         for path in candidates:
             if path.is_file():
@@ -129,14 +117,14 @@ class Pascal5i:
                 case []:
                     continue
                 case [name]:
-                    image, mask = self.root / "JPEGImages" / f"{name}.jpg", self._mask_folder / f"{name}.png"
+                    image, mask = self._root / "JPEGImages" / f"{name}.jpg", self._mask_folder / f"{name}.png"
                 case [name, mask_name]:
                     # Published lists write the paths with and without a leading slash.
-                    image, mask = self.root / name.lstrip("/"), self.root / mask_name.lstrip("/")
+                    image, mask = self._root / name.lstrip("/"), self._root / mask_name.lstrip("/")
                 case _:
                     raise ValueError(
                         f"{path}, line {number}: expected an id or 'image mask', got {line!r}; "
-                        f"write paths without spaces, relative to {self.root}."
+                        f"write paths without spaces, relative to {self._root}."
                     )
             if image in files:
                 raise ValueError(

@@ -30,15 +30,10 @@ _AUG = "SegmentationClassAug"
 
 
 class PreparedList(NamedTuple):
-    """A training list.
+    """A training list: sorted ids whose image and mask are both there, sorted ids that lack one, and the file.
 
-    Attributes:
-        name: name of the list.
-        ids: the ids of the list whose image and mask are both there, sorted.
-        absent: the ids of the list whose image or mask is missing, sorted.
-        path: the file.
-        state: "written"; "unchanged" if the file already had this content; "kept" if it has other content and was
-            not replaced; "not made" if data for the list is missing.
+    The state is "written"; "unchanged" if the file already had this content; "kept" if it has other content and was
+    not replaced; or "not made" if data for the list is missing.
     """
 
     name: str
@@ -54,14 +49,8 @@ class PreparedList(NamedTuple):
 
 
 class PascalReport(NamedTuple):
-    """The result of `prepare_pascal`.
-
-    Attributes:
-        found: the numbers of ids and masks in the downloads.
-        masks: names of the masks in ``SegmentationClassAug``, by state.
-        lists: the training lists.
-        missing: descriptions of what is missing, by kind.
-    """
+    """The result of `prepare_pascal`: the numbers of ids and masks in the downloads, the names of the masks in
+    ``SegmentationClassAug`` by state, the training lists, and descriptions of what is missing by kind."""
 
     found: Mapping[str, int]
     masks: Mapping[State, Sequence[str]]
@@ -106,9 +95,6 @@ def prepare_pascal(
         force: replace files that have other content.
         progress: wraps the names of the masks, for a progress bar such as ``tqdm``.
 
-    Returns:
-        What was found, written, kept and missing.
-
     Raises:
         FileNotFoundError: a folder is not VOC's or SBD's, or lacks its lists.
         ValueError: the data is the VOC of another year, a file cannot be read, or a mask differs in size from its
@@ -125,7 +111,7 @@ def prepare_pascal(
         _write_list(name, ids or set(), set(ready), target / VOC_LISTS / f"{name}.txt", prefix, force=force)
         for name, ids in downloads.lists.items()
     ]
-    return PascalReport(downloads.found(), masks, lists, downloads.missing())
+    return PascalReport(downloads.found, masks, lists, downloads.missing())
 
 
 def _relative(out: Path, root: Path) -> str | None:
@@ -135,26 +121,42 @@ def _relative(out: Path, root: Path) -> str | None:
         return None
     prefix = Path(os.path.relpath(out.resolve(), root.resolve())).as_posix()
     if re.search(r"\s", prefix):
-        raise ValueError(
-            f"``out``: expected a folder without spaces in its path, got {prefix!r}; the lists cannot hold spaces."
-        )
+        expected = "a folder without spaces in its path"
+        raise ValueError(f"``out``: expected {expected}, got {prefix!r}; the lists cannot hold spaces.")
     return prefix
 
 
 class _Downloads:
-    """The images and masks of both downloads, and the ids of each list (None if data for it is missing)."""
+    """The images and masks of both downloads.
+
+    ``pool`` holds the ids of SBD or, without it, of the masks that are there already beside VOC's own; ``lists`` the
+    ids of each list, or None if data for it is missing.
+    """
 
     def __init__(self, voc: VocFolder, sbd: SbdFolder | None) -> None:
         self.voc = voc
         self.sbd = sbd
-        # The ids of SBD or, without it, of the masks that are there already beside VOC's own.
-        existing = {path.stem for path in (voc.root / _AUG).glob("*.png")} - voc.train - voc.val
-        self.pool = existing if sbd is None else {*sbd.train, *sbd.val}
+        masks = sum(voc.own_mask(name).is_file() for name in voc.train | voc.val)
+        self.found = {"VOC train": len(voc.train), "VOC val": len(voc.val), "VOC masks": masks}
+        noval_name = "SBD train_noval"
+        noval = None if sbd is None else sbd.train_noval
+        if sbd is None:
+            self.pool = {path.stem for path in (voc.root / _AUG).glob("*.png")} - voc.train - voc.val
+            self.found["masks beside VOC's"] = len(self.pool)
+        else:
+            self.pool = {*sbd.train, *sbd.val}
+            self.found |= {"SBD train": len(sbd.train), "SBD val": len(sbd.val)}
+        # train_noval leaves out the val list of detection (5823 images), not that of segmentation (1449).
+        main_val = voc.root / "ImageSets" / "Main" / "val.txt"
+        if noval is None and self.pool and main_val.is_file():
+            noval_name = "SBD without VOC's Main val"
+            noval = self.pool - voc.val - set(read_ids(main_val))
+        if sbd is not None and noval is not None:
+            self.found[noval_name] = len(noval)
         self.sources = {name: self._source(name) for name in sorted({*voc.train, *voc.val, *self.pool})}
-        self._noval_name, self._noval = self._find_noval() if self.pool else ("", None)
         self.lists = {
             "trainaug": (self.pool | voc.train) - voc.val if self.pool else None,
-            "pfenet": None if self._noval is None else (self._noval | voc.train) - voc.val,
+            "pfenet": None if noval is None else (noval | voc.train) - voc.val,
         }
 
     def _source(self, name: str) -> Path:
@@ -164,26 +166,7 @@ class _Downloads:
             return own
         return self.voc.root / _AUG / f"{name}.png" if self.sbd is None else self.sbd.mask_path(name)
 
-    def _find_noval(self) -> tuple[str, set[str] | None]:
-        """SBD's images outside VOC 2012's val, and the name of their source; None if neither source exists."""
-        if self.sbd is not None and self.sbd.train_noval is not None:
-            return "SBD train_noval", set(self.sbd.train_noval)
-        # train_noval leaves out the val list of detection (5823 images), not that of segmentation (1449).
-        main_val = self.voc.root / "ImageSets" / "Main" / "val.txt"
-        ids = self.pool - self.voc.val - set(read_ids(main_val)) if main_val.is_file() else None
-        return "SBD without VOC's Main val", ids
-
-    def found(self) -> dict[str, int]:
-        """The numbers of ids and masks."""
-        masks = sum(self.voc.own_mask(name).is_file() for name in self.voc.train | self.voc.val)
-        found = {"VOC train": len(self.voc.train), "VOC val": len(self.voc.val), "VOC masks": masks}
-        if self.sbd is None:
-            return found | {"masks beside VOC's": len(self.pool)}
-        found |= {"SBD train": len(self.sbd.train), "SBD val": len(self.sbd.val)}
-        return found if self._noval is None else found | {self._noval_name: len(self._noval)}
-
     def missing(self) -> dict[str, str]:
-        """Descriptions of what is missing, by kind."""
         missing = {}
         names = sorted(set(self.sources).union(*(ids or () for ids in self.lists.values())))
         images = [f"{name}.jpg" for name in names if not self.voc.image(name).is_file()]
@@ -233,7 +216,6 @@ def _holds(path: Path, mask: Tensor) -> bool:
 def _write_list(
     name: str, ids: set[str], ready: set[str], path: Path, prefix: str | None, *, force: bool
 ) -> PreparedList:
-    """Write a training list, unless it is there already."""
     usable, absent = tuple(sorted(ids & ready)), tuple(sorted(ids - ready))
     if not usable:
         return PreparedList(name, (), absent, path, "not made")

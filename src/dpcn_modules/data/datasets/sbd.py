@@ -52,7 +52,7 @@ class SbdFolder:
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: there is no such list; {_AGAIN}.\n{_SBD_TREE}")
         self.train, self.val = read_ids(train), read_ids(val)
-        self.train_noval = read_ids(noval) if noval.is_file() else None
+        self.train_noval = set(read_ids(noval)) if noval.is_file() else None
 
     def mask_path(self, name: str) -> Path:
         """The path of the class mask of an image."""
@@ -60,10 +60,9 @@ class SbdFolder:
 
 
 def read_class_mask(path: Path) -> Tensor:
-    """Read the class mask of an SBD .mat file: ``GTcls.Segmentation``. Nothing in the file is executed or unpickled.
+    """The class mask ``GTcls.Segmentation`` of a .mat file in SBD's folder ``cls``.
 
-    Args:
-        path: a file of SBD's folder ``cls``.
+    Nothing in the file is executed or unpickled.
 
     Returns:
         ``(H, W)``, uint8, class ids 0 to 20; SBD has no void.

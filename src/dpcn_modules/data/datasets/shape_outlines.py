@@ -1,7 +1,6 @@
 """The outlines of the 20 shape classes, their placement in an image, and their masks.
 
-An outline is a list of polygons that are drawn one over the other, each solid or a hole. No two outlines are the same
-after rotation, mirroring and mild stretching.
+No two outlines are the same after rotation, mirroring and mild stretching.
 """
 
 import math
@@ -36,10 +35,10 @@ PLACES_TRIED = 32
 
 
 class Outline(NamedTuple):
-    """All corners of a shape ``(N, 2)`` as x, y, and for each polygon its rows and whether it is solid."""
+    """The polygons of a shape, each ``(N, 2)`` as x, y: solid ones, and holes that are drawn over them."""
 
-    points: Points
-    polygons: tuple[tuple[slice, bool], ...]
+    solids: Sequence[Points]
+    holes: Sequence[Points] = ()
 
 
 class Pose(NamedTuple):
@@ -64,14 +63,16 @@ def draw_mask(outline: Outline, pose: Pose, size: int) -> Mask:
     wide, high = pose.stretch * (-1 if pose.mirrored else 1), 1 / pose.stretch
     # Rotation times (stretch, shear, mirror), transposed because points are rows.
     turned = np.array([[cos * wide, sin * wide], [cos * pose.shear - sin * high, sin * pose.shear + cos * high]])
-    points = outline.points @ turned  # (N, 2)
+    polygons = [*outline.solids, *outline.holes]
+    points = np.concatenate(polygons) @ turned  # (N, 2)
     points -= (points.max(axis=0) + points.min(axis=0)) / 2
     reach = math.sqrt((points**2).sum(axis=1).max())
     points = points * (pose.radius * side / reach) + np.array(pose.centre) * side
     canvas = Image.new("L", (side, side))
     pencil = ImageDraw.Draw(canvas)
-    for rows, solid in outline.polygons:
-        pencil.polygon(points[rows].ravel().tolist(), fill=255 if solid else 0)
+    ends = np.cumsum([len(polygon) for polygon in polygons])
+    for index, corners in enumerate(np.split(points, ends[:-1])):
+        pencil.polygon(corners.ravel().tolist(), fill=255 if index < len(outline.solids) else 0)
     return np.asarray(canvas.reduce(SUPERSAMPLING)) * np.float32(1 / 255)
 
 
@@ -151,86 +152,73 @@ def _pose(rng: np.random.Generator, centre: list[float], radius: float, turning:
 @cache
 def shape_outlines() -> dict[str, Outline]:
     """Class name to outline, in the order of ``SHAPE_NAMES``."""
-    parts = {**_frames(), **_letters(), **_pointed(), **_tools(), **_curved()}
-    return {name: _outline(*parts[name]) for name in SHAPE_NAMES}
+    outlines = _frames() | _letters() | _pointed() | _tools() | _curved()
+    return {name: outlines[name] for name in SHAPE_NAMES}
 
 
-def _outline(solids: list[Points], holes: list[Points]) -> Outline:
-    ends = np.cumsum([len(polygon) for polygon in solids + holes]).tolist()
-    slices = map(slice, [0, *ends[:-1]], ends)
-    polygons = tuple((rows, index < len(solids)) for index, rows in enumerate(slices))
-    return Outline(np.concatenate(solids + holes), polygons)
-
-
-Parts = dict[str, tuple[list[Points], list[Points]]]
-
-
-def _frames() -> Parts:
-    corner = np.array([[0.15, 0.15]])
-    quarter = np.concatenate([corner, _arc(0, 0, 0.72, 12, 78, 8)])
+def _frames() -> dict[str, Outline]:
+    quarter = np.concatenate([np.array([[0.15, 0.15]]), _arc(0, 0, 0.72, 12, 78, 8)])
     gaps = [quarter * np.array(signs) for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
     return {
-        "ring": ([_arc(0, 0, 1, 0, 360)], [_arc(0, 0, 0.56, 0, 360)]),
-        "wheel": ([_arc(0, 0, 1, 0, 360)], gaps),
-        "triangle_frame": ([_arc(0, 0, 1, 0, 360, 4)], [_arc(0, 0, 0.42, 0, 360, 4)]),
-        "square_frame": ([_box(-1, -1, 1, 1)], [_box(-0.52, -0.52, 0.52, 0.52)]),
+        "ring": Outline([_arc(0, 0, 1, 0, 360)], [_arc(0, 0, 0.56, 0, 360)]),
+        "wheel": Outline([_arc(0, 0, 1, 0, 360)], gaps),
+        "triangle_frame": Outline([_arc(0, 0, 1, 0, 360, 4)], [_arc(0, 0, 0.42, 0, 360, 4)]),
+        "square_frame": Outline([_box(-1, -1, 1, 1)], [_box(-0.52, -0.52, 0.52, 0.52)]),
     }
 
 
-def _letters() -> Parts:
+def _letters() -> dict[str, Outline]:
     spine = _box(-0.7, -1, -0.25, 1)
     arms = [_box(-0.7, top, right, top + 0.4) for top, right in ((-1, 0.7), (-0.2, 0.6), (0.6, 0.7))]
     curve = np.concatenate([_arc(0, -0.42, 0.42, -20, -270, 20), _arc(0, 0.42, 0.42, -90, 160, 20)[1:]])
     stems = [_box(-0.8, -1, -0.36, 1), _box(0.36, -1, 0.8, 1)]
     strokes = [_band(np.array(ends), 0.42) for ends in (((-0.5, 0.1), (0.6, -0.95)), ((-0.3, -0.15), (0.65, 0.95)))]
     return {
-        "letter_E": ([spine, *arms], []),
-        "letter_S": ([_band(curve, 0.36)], []),
-        "letter_H": ([*stems, _box(-0.4, -0.2, 0.4, 0.2)], []),
-        "letter_K": ([spine, *strokes], []),
+        "letter_E": Outline([spine, *arms]),
+        "letter_S": Outline([_band(curve, 0.36)]),
+        "letter_H": Outline([*stems, _box(-0.4, -0.2, 0.4, 0.2)]),
+        "letter_K": Outline([spine, *strokes]),
     }
 
 
-def _pointed() -> Parts:
-    tooth = np.array([0.74, 1, 1, 0.74])
+def _pointed() -> dict[str, Outline]:
     turns = np.arange(32) * (2 * np.pi / 32) + np.tile([0, 0.06, -0.06, 0], 8)
-    gear = _polar(np.tile(tooth, 8), turns)
+    gear = _polar(np.tile([0.74, 1, 1, 0.74], 8), turns)
     star = _polar(np.array([1, 0.46] * 5), np.arange(10) * (2 * np.pi / 10))
     blades = [_blade(angle) for angle in (0.0, 120.0, 240.0)]
     return {
-        "gear": ([gear], [_arc(0, 0, 0.36, 0, 360)]),
-        "cross": ([_box(-1, -0.3, 1, 0.3), _box(-0.3, -1, 0.3, 1)], []),
-        "star": ([star], [_arc(0, 0, 0.24, 0, 360, 16)]),
-        "propeller": ([*blades, _arc(0, 0, 0.28, 0, 360, 16)], []),
+        "gear": Outline([gear], [_arc(0, 0, 0.36, 0, 360)]),
+        "cross": Outline([_box(-1, -0.3, 1, 0.3), _box(-0.3, -1, 0.3, 1)]),
+        "star": Outline([star], [_arc(0, 0, 0.24, 0, 360, 16)]),
+        "propeller": Outline([*blades, _arc(0, 0, 0.28, 0, 360, 16)]),
     }
 
 
-def _tools() -> Parts:
+def _tools() -> dict[str, Outline]:
     prongs = [_box(left, -1, left + 0.3, -0.1) for left in (-0.7, -0.15, 0.4)]
     bows = [_arc(x, 0, 0.48, 0, 360, 24) for x in (-0.56, 0.56)]
     lenses = [_arc(x, 0, 0.24, 0, 360, 20) for x in (-0.56, 0.56)]
-    bits = [_box(0.36, 0.1, 0.6, 0.52), _box(0.76, 0.1, 1, 0.52)]
+    teeth = [_box(-0.2, -0.16, 1, 0.16), _box(0.36, 0.1, 0.6, 0.52), _box(0.76, 0.1, 1, 0.52)]  # and the shaft
     head = np.array([[0.0, -1.0], [0.75, -0.15], [-0.75, -0.15]])
     return {
-        "key": ([_arc(-0.55, 0, 0.5, 0, 360), _box(-0.2, -0.16, 1, 0.16), *bits], [_arc(-0.55, 0, 0.22, 0, 360)]),
-        "fork": ([*prongs, _box(-0.7, -0.25, 0.7, 0.1), _box(-0.17, 0, 0.17, 1)], []),
-        "spectacles": ([*bows, _box(-0.2, -0.1, 0.2, 0.1)], lenses),
-        "arrow": ([head, _box(-0.22, -0.2, 0.22, 1)], []),
+        "key": Outline([_arc(-0.55, 0, 0.5, 0, 360), *teeth], [_arc(-0.55, 0, 0.22, 0, 360)]),
+        "fork": Outline([*prongs, _box(-0.7, -0.25, 0.7, 0.1), _box(-0.17, 0, 0.17, 1)]),
+        "spectacles": Outline([*bows, _box(-0.2, -0.1, 0.2, 0.1)], lenses),
+        "arrow": Outline([head, _box(-0.22, -0.2, 0.22, 1)]),
     }
 
 
-def _curved() -> Parts:
+def _curved() -> dict[str, Outline]:
     crescent = np.concatenate([_arc(0, 0, 1, 58.2, 301.8), _arc(0.5, 0, 0.85, 271.9, 88.1)])
     slice_taken = np.concatenate([_arc(0, 0, 1, 40, 320), np.zeros((1, 2))])
-    turns = np.linspace(0, 3.2 * np.pi, 60)
-    spiral = _polar(np.linspace(0.12, 0.86, 60), turns)
+    spiral = _polar(np.linspace(0.12, 0.86, 60), np.linspace(0, 3.2 * np.pi, 60))
     legs = np.array([[[-0.56, 0.95], [-0.56, -0.3]], [[0.56, -0.3], [0.56, 0.95]]])
     horseshoe = np.concatenate([legs[0], _arc(0, -0.35, 0.56, 180, 360, 20), legs[1]])
     return {
-        "crescent": ([crescent], []),
-        "pie": ([slice_taken], []),
-        "spiral": ([_band(spiral, 0.24)], []),
-        "horseshoe": ([_band(horseshoe, 0.4)], []),
+        "crescent": Outline([crescent]),
+        "pie": Outline([slice_taken]),
+        "spiral": Outline([_band(spiral, 0.24)]),
+        "horseshoe": Outline([_band(horseshoe, 0.4)]),
     }
 
 

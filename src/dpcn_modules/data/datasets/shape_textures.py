@@ -37,8 +37,7 @@ def _blob(rng: Rng, size: int) -> list[float]:
     radius = size * (0.05 + 0.15 * radius)
     corners = []
     for index, share in enumerate(shares):
-        angle = 2 * math.pi * index / len(shares)
-        reach = radius * (0.6 + 0.8 * share)
+        angle, reach = 2 * math.pi * index / len(shares), radius * (0.6 + 0.8 * share)
         corners += [size * x + reach * math.cos(angle), size * y + reach * math.sin(angle)]
     return corners
 
@@ -80,5 +79,4 @@ def _stripes(along: Floats, period: np.float32) -> Floats:
     """A square wave between -0.5 and 0.5 with edges one pixel wide."""
     turns = along / period
     wave = np.abs(turns - np.floor(turns) - np.float32(0.5)) - np.float32(0.25)
-    stripes: Floats = np.clip(wave * period, np.float32(-0.5), np.float32(0.5))
-    return stripes
+    return np.asarray(np.clip(wave * period, np.float32(-0.5), np.float32(0.5)))

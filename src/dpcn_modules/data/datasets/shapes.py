@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -17,26 +17,14 @@ from dpcn_modules.data.source import ImageSource, Split
 
 __all__ = ["SHAPE_NAMES", "ShapeImages", "Shapes"]
 
-# A grid of three by three cells always has room for the target and this many distractors.
-MAX_DISTRACTORS = 8
+MAX_DISTRACTORS = 8  # a grid of three by three cells always has room for them and the target
 MIN_CONTRAST = 100.0
+APPEARANCE = ("image_size", "distractors", "object_size", "rotation", "mirror", "clutter", "texture", "lighter")
 # The shares of each channel's range that dark backgrounds and light objects use.
 DARKEST, LIGHTEST = np.float32(0.45), np.float32(0.55)
 
 
-class SceneSettings(NamedTuple):
-    """The appearance of the images; see the arguments of `Shapes`."""
-
-    image_size: int
-    distractors: tuple[int, int]
-    object_size: tuple[float, float]
-    rotation: float
-    mirror: bool
-    clutter: float
-    texture: float
-    lighter: bool
-
-
+@dataclass(eq=False)
 class Shapes:
     """Generated images of 20 shape classes in 4 folds; fold ``i`` holds out classes ``5 i + 1`` to ``5 i + 5``.
 
@@ -80,50 +68,44 @@ class Shapes:
         (torch.Size([3, 64, 64]), torch.Size([64, 64]), True)
     """
 
-    def __init__(
-        self,
-        fold: int,
-        *,
-        image_size: int = 64,
-        images_per_class: int = 2000,
-        distractors: tuple[int, int] = (1, 1),
-        object_size: tuple[float, float] = (0.45, 0.7),
-        rotation: float = 30.0,
-        mirror: bool = False,
-        clutter: float = 0.2,
-        texture: float = 0.2,
-        lighter: bool = True,
-        seed: int = 0,
-    ) -> None:
-        check_fold(fold)
-        check_integer("images_per_class", images_per_class, otherwise="; an episode needs shots + 1 of them")
-        check_integer("seed", seed, lowest=0)
-        self.fold = fold
-        self.images_per_class = images_per_class
-        self.seed = seed
-        self.settings = SceneSettings(image_size, distractors, object_size, rotation, mirror, clutter, texture, lighter)
-        _check_settings(self.settings)
+    fold: int
+    _: KW_ONLY
+    image_size: int = 64
+    images_per_class: int = 2000
+    distractors: tuple[int, int] = (1, 1)
+    object_size: tuple[float, float] = (0.45, 0.7)
+    rotation: float = 30.0
+    mirror: bool = False
+    clutter: float = 0.2
+    texture: float = 0.2
+    lighter: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fold(self.fold)
+        check_integer("images_per_class", self.images_per_class, otherwise="; an episode needs shots + 1 of them")
+        check_integer("seed", self.seed, lowest=0)
+        check_integer("image_size", self.image_size, lowest=32, otherwise="; holes close in smaller images")
+        (least, most), (small, large) = self.distractors, self.object_size
+        if not 0 <= least <= most <= MAX_DISTRACTORS:
+            accepted = f"the least and the most, 0 to {MAX_DISTRACTORS}"
+            raise ValueError(f"``distractors``: expected {accepted}, got ({least}, {most}).")
+        if not 0.2 <= small <= large <= 1:
+            raise ValueError(f"``object_size``: expected the least and the greatest, 0.2 to 1, got ({small}, {large}).")
+        check_number("rotation", self.rotation, lowest=0, highest=180)
+        check_number("clutter", self.clutter, lowest=0, highest=1)
+        check_number("texture", self.texture, lowest=0, highest=1)
 
     def split(self, split: Split) -> ImageSource:
-        """The images whose targets are the training or the held-out classes of the fold.
-
-        Raises:
-            ValueError: ``split`` is neither ``"train"`` nor ``"test"``.
-        """
+        """The images whose targets are the training or the held-out classes; ValueError for an unknown split."""
         return ShapeImages(self, split)
 
 
 class ShapeImages:
-    """The images of one split; each depends only on the settings, the split and its own id.
+    """The `ImageSource` of one split; each image depends only on the settings, the split and its own id.
 
-    Image ids count from 0, class by class, with ``images_per_class`` ids for each target class.
-
-    Args:
-        shapes: the data set with its settings.
-        split: "train" or "test".
-
-    Raises:
-        ValueError: the split is unknown.
+    Image ids count from 0, class by class, with ``images_per_class`` ids for each target class. Unknown splits, classes
+    and ids raise ValueError.
     """
 
     def __init__(self, shapes: Shapes, split: Split) -> None:
@@ -132,30 +114,24 @@ class ShapeImages:
         self._targets = list(self.class_names)
         self._distractors = self._targets if split == "train" else list(range(1, len(SHAPE_NAMES) + 1))
         self.images: Sequence[int] = range(len(self._targets) * shapes.images_per_class)
-        look = ", ".join(f"{name} {value}" for name, value in shapes.settings._asdict().items())
+        look = ", ".join(f"{name} {getattr(shapes, name)}" for name in APPEARANCE)
         self.name = f"shapes fold {shapes.fold} {split} ({look}, seed {shapes.seed}, {len(self.images)} images)"
         self._shapes = shapes
         self._split = split
 
     def images_of(self, class_id: int) -> Sequence[int]:
-        """Ids of the images that have a class as their target (not as a distractor), in a fixed order.
-
-        Raises:
-            ValueError: the class is not one of this split.
-        """
+        """Ids of the images that have a class as their target (not as a distractor), in a fixed order."""
         if class_id not in self.class_names:
             raise ValueError(f"``class_id``: expected one of {self._targets} ({self.name}), got {class_id!r}.")
-        count = self._shapes.images_per_class
-        first = self._targets.index(class_id) * count
-        return range(first, first + count)
+        first = self._targets.index(class_id) * self._shapes.images_per_class
+        return range(first, first + self._shapes.images_per_class)
 
     def classes_of(self, image_id: int) -> Sequence[int]:
-        """The classes of this split in an image, the target first; the image is not generated."""
+        """As in `ImageSource`, the target first; the image is not generated."""
         classes, _ = self._compose(image_id)
         return [class_id for class_id in classes if class_id in self.class_names]
 
     def image_name(self, image_id: int) -> str:
-        """Target, fold, split, seed and id, which identify the image."""
         target = SHAPE_NAMES[self._target(image_id) - 1]
         return f"{target}_fold{self._shapes.fold}_{self._split}_seed{self._shapes.seed}_{image_id:06d}"
 
@@ -163,12 +139,9 @@ class ShapeImages:
         """The image, ``(3, S, S)`` uint8, and its mask of class ids, ``(S, S)`` uint8 with 0 as background.
 
         The mask contains every object, distractors included, and has no void.
-
-        Raises:
-            ValueError: there is no such image.
         """
         classes, rng = self._compose(image_id)
-        image, labels = _render(rng, [SHAPE_NAMES[class_id - 1] for class_id in classes], self._shapes.settings)
+        image, labels = _render(rng, [SHAPE_NAMES[class_id - 1] for class_id in classes], self._shapes)
         mask = np.array([0, *classes], dtype=np.uint8)[labels]
         return torch.from_numpy(image), torch.from_numpy(mask)
 
@@ -181,34 +154,19 @@ class ShapeImages:
         """The classes in an image, the target first, and the generator with which to draw them."""
         target = self._target(image_id)
         rng = np.random.default_rng((self._shapes.seed, self._shapes.fold, self._split == "test", image_id))
-        least, most = self._shapes.settings.distractors
+        least, most = self._shapes.distractors
         others = [class_id for class_id in self._distractors if class_id != target]
         distractors = rng.permutation(others)[: rng.integers(least, most + 1)]
         return [target, *distractors.tolist()], rng
 
 
-def _check_settings(settings: SceneSettings) -> None:
-    check_integer("image_size", settings.image_size, lowest=32, otherwise="; holes close in smaller images")
-    (least, most), (small, large) = settings.distractors, settings.object_size
-    if not 0 <= least <= most <= MAX_DISTRACTORS:
-        raise ValueError(
-            f"``distractors``: expected the least and the most, 0 to {MAX_DISTRACTORS}, got ({least}, {most})."
-        )
-    if not 0.2 <= small <= large <= 1:
-        raise ValueError(f"``object_size``: expected the least and the greatest, 0.2 to 1, got ({small}, {large}).")
-    check_number("rotation", settings.rotation, lowest=0, highest=180)
-    check_number("clutter", settings.clutter, lowest=0, highest=1)
-    check_number("texture", settings.texture, lowest=0, highest=1)
-
-
-def _render(rng: Rng, names: Sequence[str], settings: SceneSettings) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+def _render(rng: Rng, names: Sequence[str], settings: Shapes) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
     """An image ``(3, S, S)``, and a map ``(S, S)`` of the visible objects: index in ``names`` from 1, or 0."""
     size = settings.image_size
     outlines = [shape_outlines()[name] for name in names]
     turning = (settings.rotation, settings.mirror)
     masks, order, labels = place_objects(rng, outlines, settings.object_size, size, turning)
-    background = random_colour(rng)
-    background = background * DARKEST if settings.lighter else background
+    background = random_colour(rng) * (DARKEST if settings.lighter else np.float32(1))
     image = draw_background(rng, background, size, settings.clutter)
     for index in order:
         colour = random_colour(rng)

@@ -6,6 +6,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from dpcn_modules.data.palettes import VOC_COLOURS
+
 VOC_LISTS = Path("ImageSets", "Segmentation")
 _OTHER_YEARS = {(209, 213): 2007, (511, 512): 2008, (749, 750): 2009, (964, 964): 2010, (1112, 1111): 2011}
 _VOC_TREE = """Expected tree (VOCtrainval_11-May-2012.tar; see docs/data.md):
@@ -24,14 +26,7 @@ def check_voc_folder(root: Path, tree: str) -> None:
 
 
 class VocFolder:
-    """The images, masks and segmentation lists of VOC 2012.
-
-    Args:
-        root: the folder that holds ``JPEGImages``.
-
-    Attributes:
-        train: ids of the training list.
-        val: ids of the validation list.
+    """The images, masks and segmentation lists (ids of ``train`` and ``val``) in the folder of VOC 2012.
 
     Raises:
         FileNotFoundError: the folder is not a VOC folder, or lacks lists or masks.
@@ -66,13 +61,11 @@ class VocFolder:
 def read_ids(path: Path) -> list[str]:
     """Read a list with one image id a line; ValueError if a line has more than one, or the list is empty."""
     ids = []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         words = line.split()
         if len(words) > 1:
-            raise ValueError(
-                f"{path}, line {number}: expected one image id, got {line!r}; use the list as it was published."
-            )
+            advice = "use the list as it was published"
+            raise ValueError(f"{path}, line {number}: expected one image id, got {line!r}; {advice}.")
         ids += words
     if not ids:
         raise ValueError(f"{path}: the list is empty; extract the archive again.")
@@ -82,11 +75,5 @@ def read_ids(path: Path) -> list[str]:
 def save_class_mask(mask: Tensor, path: Path) -> None:
     """Write class ids, ``(H, W)`` uint8, as a PNG in VOC's colours."""
     image = Image.fromarray(mask.numpy())
-    # VOC's palette: each group of three bits of an id, from the lowest, sets the next highest bit of R, G and B.
-    colours = [
-        sum(((value >> (3 * place + channel)) & 1) << (7 - place) for place in range(3))
-        for value in range(256)
-        for channel in range(3)
-    ]
-    image.putpalette(colours)
+    image.putpalette([part for colour in VOC_COLOURS for part in colour])
     image.save(path, format="PNG")

@@ -33,9 +33,8 @@ class EpisodeSampler(Sampler[int]):
 
     def __init__(self, episodes: int, *, rank: int = 0, ranks: int = 1, epoch: int = 0, done: int = 0) -> None:
         if episodes < 1 or rank not in range(ranks):
-            raise ValueError(
-                f"expected ``episodes`` >= 1 and 0 <= ``rank`` < ``ranks``, got {episodes}, {rank}, {ranks}."
-            )
+            expected = "``episodes`` >= 1 and 0 <= ``rank`` < ``ranks``"
+            raise ValueError(f"expected {expected}, got {episodes}, {rank}, {ranks}.")
         self.episodes = episodes
         self.epoch = epoch
         self._share = range(rank, episodes, ranks)
@@ -46,35 +45,30 @@ class EpisodeSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Number of items."""
         return len(self._share)
 
     def __iter__(self) -> Iterator[int]:
-        """The items in order."""
         share = self._share[self._done.get(self.epoch, 0) :]
         return (self.epoch * self.episodes + index for index in share)
 
 
 def collate_episodes(batch: list[Episode]) -> Episode:
-    """Collate episodes into a batch; query masks are padded at the bottom and right with 255.
+    """Collate B episodes with the same K and S into one `Episode`, whose tensors have the first axis B.
 
-    Args:
-        batch: B episodes with the same K and S.
-
-    Returns:
-        One `Episode` whose tensors have the first axis B.
+    Query masks are padded at the bottom and right with 255.
     """
-    height, width = torch.stack([episode.query_size for episode in batch]).amax(dim=0).tolist()
+    sizes = torch.stack([episode.query_size for episode in batch])
+    spare = (sizes.amax(dim=0) - sizes).tolist()
     query_masks = [
-        F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0]), value=VOID)
-        for mask in (episode.query_mask for episode in batch)
+        F.pad(episode.query_mask, (0, width, 0, height), value=VOID)
+        for episode, (height, width) in zip(batch, spare, strict=True)
     ]
     return Episode(
         query_image=torch.stack([episode.query_image for episode in batch]),
         query_mask=torch.stack(query_masks),
         support_images=torch.stack([episode.support_images for episode in batch]),
         support_masks=torch.stack([episode.support_masks for episode in batch]),
-        query_size=torch.stack([episode.query_size for episode in batch]),
+        query_size=sizes,
         class_id=torch.tensor([episode.class_id for episode in batch]),
         index=torch.tensor([episode.index for episode in batch]),
         query_name=tuple(str(episode.query_name) for episode in batch),

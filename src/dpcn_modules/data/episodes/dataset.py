@@ -1,6 +1,7 @@
 """Episodes as tensors; each depends on (seed, epoch, index) only."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -18,13 +19,7 @@ Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class View(NamedTuple):
-    """The images of an episode at one size, as the network gets them.
-
-    Attributes:
-        query_image: ``(3, S, S)`` float32, normalised.
-        support_images: ``(K, 3, S, S)`` float32, normalised.
-        support_masks: ``(K, S, S)`` int64 in {0, 1, 255}.
-    """
+    """The images of an episode at one size, as the network gets them; shapes and values as in `Episode`."""
 
     query_image: Tensor
     support_images: Tensor
@@ -60,6 +55,7 @@ class Episode(NamedTuple):
     views: tuple[View, ...] = ()
 
 
+@dataclass(eq=False, repr=False)
 class EpisodeDataset(Dataset[Episode]):
     """The episodes of a run; each depends on ``(seed, epoch, index)`` only.
 
@@ -86,42 +82,30 @@ class EpisodeDataset(Dataset[Episode]):
             fewer ``specs`` than ``episodes``.
     """
 
-    def __init__(
-        self,
-        source: ImageSource,
-        *,
-        shot: int,
-        episodes: int,
-        seed: int,
-        transform: Transform,
-        sampling: Sampling = "class",
-        original_query_mask: bool = False,
-        annotation: Annotation = "mask",
-        further_transforms: Sequence[Transform] = (),
-        specs: Sequence[EpisodeSpec] | None = None,
-    ) -> None:
-        check_choice("sampling", sampling, get_args(Sampling))
-        check_choice("annotation", annotation, get_args(Annotation))
-        check_integer("shot", shot)
-        check_integer("episodes", episodes)
-        check_integer("seed", seed, lowest=0)
-        check_images(source)
-        check_enough(source, sorted(source.class_names), shot)
-        self.source = source
-        self.shot = shot
-        self.episodes = episodes
-        self.seed = seed
-        self.transform = transform
-        self.sampling: Sampling = sampling
-        self.original_query_mask = original_query_mask
-        self.annotation: Annotation = annotation
-        self.further_transforms = further_transforms
-        self.specs = specs
-        if specs is not None and len(specs) < episodes:
-            raise ValueError(f"``specs``: expected one for each of {episodes} episodes, got {len(specs)}.")
+    source: ImageSource
+    _: KW_ONLY
+    shot: int
+    episodes: int
+    seed: int
+    transform: Transform
+    sampling: Sampling = "class"
+    original_query_mask: bool = False
+    annotation: Annotation = "mask"
+    further_transforms: Sequence[Transform] = ()
+    specs: Sequence[EpisodeSpec] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("sampling", self.sampling, get_args(Sampling))
+        check_choice("annotation", self.annotation, get_args(Annotation))
+        check_integer("shot", self.shot)
+        check_integer("episodes", self.episodes)
+        check_integer("seed", self.seed, lowest=0)
+        check_images(self.source)
+        check_enough(self.source, sorted(self.source.class_names), self.shot)
+        if self.specs is not None and len(self.specs) < self.episodes:
+            raise ValueError(f"``specs``: expected one for each of {self.episodes} episodes, got {len(self.specs)}.")
 
     def __len__(self) -> int:
-        """Number of episodes in an epoch."""
         return self.episodes
 
     def __iter__(self) -> Iterator[Episode]:
@@ -178,5 +162,5 @@ class EpisodeDataset(Dataset[Episode]):
         image, mask = self.source.load(image_id)
         target = target_mask(mask, class_id)
         annotated = annotate(target, annotation)
-        transforms = (self.transform, *self.further_transforms)
-        return [transform(image, annotated) for transform in transforms], target.to(torch.int64)
+        pairs = [transform(image, annotated) for transform in (self.transform, *self.further_transforms)]
+        return pairs, target.to(torch.int64)

@@ -16,13 +16,9 @@ _FORMAT = "dpcn_modules episodes, version 1"
 
 
 def manifest_lines(dataset: EpisodeDataset) -> Iterator[str]:
-    """Write the episodes of a data set as JSON lines: a header with the settings, then one line per episode.
+    """The episodes of a test as JSON lines without newlines: a header with the settings, then one line per episode.
 
-    Args:
-        dataset: the episodes of the test; no image is read.
-
-    Returns:
-        The lines, without newlines.
+    No image is read.
     """
     source = dataset.source
     classes = {str(class_id): name for class_id, name in source.class_names.items()}
@@ -46,15 +42,12 @@ def manifest_hash(lines: Iterable[str]) -> str:
 
 
 def read_manifest(path: str | Path, source: ImageSource, *, shot: int) -> list[EpisodeSpec]:
-    """Read episodes from a manifest and look up their images by name.
+    """Read the episodes of a manifest, in the order of the file, and look up their images by name.
 
     Args:
         path: a file that ``dpcn episodes`` wrote.
         source: the images of the split.
         shot: number of supports, K.
-
-    Returns:
-        One `EpisodeSpec` for each episode, in the order of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -90,7 +83,6 @@ def read_manifest(path: str | Path, source: ImageSource, *, shot: int) -> list[E
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
-    """The header and the episodes of a file."""
     if not path.is_file():
         raise FileNotFoundError(f"``episodes``: no file {path}; `dpcn episodes` writes one.")
     try:

@@ -43,13 +43,13 @@ def sample_episode(
     rng = np.random.default_rng((seed, epoch, index))
     if sampling == "class":
         class_id = _pick(rng, sorted(source.class_names))
-        check_enough(source, [class_id], shot)
-        query = _pick(rng, source.images_of(class_id))
     else:
         query = _pick(rng, source.images)
         class_id = _pick(rng, source.classes_of(query))
-        check_enough(source, [class_id], shot)
+    check_enough(source, [class_id], shot)
     pool = source.images_of(class_id)
+    if sampling == "class":
+        query = _pick(rng, pool)
     # One more than needed, so that the query can be left out.
     chosen = [pool[i] for i in rng.choice(len(pool), size=shot + 1, replace=False)]
     return EpisodeSpec(class_id, query, tuple(image_id for image_id in chosen if image_id != query)[:shot])
