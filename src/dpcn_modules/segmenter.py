@@ -30,8 +30,7 @@ class FewShotSegmenter:
 
     Args:
         model: the network, with the encode / decode API; one that ``torch.compile`` returned runs compiled. It is put
-            into evaluation mode and onto the device, and must not be trained while it is used here: the encoded support
-            would be of other parameters (give a copy of it).
+            into evaluation mode and onto the device, and must not be trained while it is used here (give a copy).
         size: side of the square that the network sees; best the one it was trained at.
         batch_size: images that are segmented at a time.
         device: where it runs; None: where the network is.
@@ -84,11 +83,9 @@ class FewShotSegmenter:
         """
         content = read_checkpoint(checkpoint)
         model = restore_model(content, source=str(checkpoint))
-        if size is None:
-            size = content.size or _FIELD_SIZE
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(model, size=size, device=device)
+        return cls(model, size=(content.size or _FIELD_SIZE) if size is None else size, device=device)
 
     def set_support(
         self,
@@ -104,7 +101,8 @@ class FewShotSegmenter:
             images: one image, or several (a list); each a path, a PIL image, a numpy array ``(H, W, 3)``
                 or a tensor ``(3, H, W)`` (uint8, or floating point in [0, 1]). They may differ in size.
             masks: as many masks, each of its image's size: a path, a PIL image, or an array or tensor ``(H, W)``.
-                1 is the object, 0 background, 255 void; without a 1, 255 is the object (a black and white mask).
+                1 is the object, 0 background, 255 void; without a 1, 255 is the object (a black and white mask). A mask
+                without foreground shows nothing of the object; where all are so, the result means nothing.
             class_id: where the masks hold class ids (PASCAL VOC's palette PNGs), the id of the object.
             annotation: turns precise masks into boxes, to try how well boxes would do: "mask" leaves them, "box" fills
                 the box of each connected object, "class_box" the one around all. A box that was drawn as a filled
@@ -114,13 +112,9 @@ class FewShotSegmenter:
             FileNotFoundError: there is no such file.
             ModuleNotFoundError: "box" without scipy.
             TypeError: an image or mask is none of these kinds.
-            ValueError: no support, another number of masks than images, an image and a mask of different size, a
-                image or mask that cannot be read, mask values other than the above, a mask without ``class_id``, or
-                an unknown ``annotation``.
-
-        Note:
-            A mask without foreground is allowed. Its shot then shows nothing of the object; if no shot shows
-            anything, prototype, kernels and activation are zero, and the result is defined but means nothing.
+            ValueError: no support, another number of masks than images, an image and a mask of different size, one that
+                cannot be read, mask values other than the above, a mask without ``class_id``, or an unknown
+                ``annotation``.
         """
         listed_images, listed_masks = _listed(images), _listed(masks)
         if len(listed_images) != len(listed_masks) or not listed_images:
@@ -132,9 +126,8 @@ class FewShotSegmenter:
             self._transform(*_read_pair(image, mask, number, class_id, annotation))
             for number, (image, mask) in enumerate(zip(listed_images, listed_masks, strict=True), 1)
         ]
-        support_images = torch.stack([image for image, _ in pairs]).unsqueeze(0)  # 1 K 3 S S
-        support_masks = torch.stack([mask for _, mask in pairs]).unsqueeze(0)  # 1 K S S
-        self._support = self._predictor.encode_support(support_images.to(self.device), support_masks.to(self.device))
+        support = (torch.stack(each).unsqueeze(0).to(self.device) for each in zip(*pairs, strict=True))
+        self._support = self._predictor.encode_support(*support)  # 1 K 3 S S and 1 K S S
 
     @overload
     def segment(self, image: ImageLike, *, threshold: float = 0.5) -> Tensor: ...
@@ -146,7 +139,7 @@ class FewShotSegmenter:
         """Segment an image, or a list of images of any sizes in batches.
 
         Args:
-            image: as one of ``images`` above, or a list of them.
+            image: as one of the support's ``images``, or a list of them.
             threshold: probability above which a pixel is the object, 0-1.
 
         Returns:
@@ -171,17 +164,10 @@ class FewShotSegmenter:
     def probability(self, image: list[ImageLike]) -> list[Tensor]: ...
 
     def probability(self, image: ImageLike | list[ImageLike]) -> Tensor | list[Tensor]:
-        """Give the probability of the object at every pixel of an image, or of each of a list of images.
-
-        Args:
-            image: as one of ``images`` above, or a list of them.
+        """Give the probability of the object at every pixel, as :meth:`segment` cuts it at its threshold.
 
         Returns:
             ``(H, W)`` of the image, float32 in [0, 1], on the CPU; for a list, a list of them.
-
-        Raises:
-            RuntimeError: there is no support yet.
-            FileNotFoundError, TypeError, ValueError: as above.
         """
         if self._support is None:
             raise RuntimeError("there is no support yet: call set_support(images, masks) first.")
@@ -202,11 +188,10 @@ def _read_pair(
     """A support image ``(3, H, W)`` and its mask ``(H, W)`` in {0, 1, 255}, both uint8."""
     image_name, mask_name = _name(image, f"support image {number}"), _name(mask, f"support mask {number}")
     image, values = as_image(image, image_name), as_mask(mask, mask_name)
-    height, width = image.shape[-2:]
-    check_same_size((height, width), (values.shape[0], values.shape[1]), image_name=image_name, mask_name=mask_name)
+    check_same_size(image.shape[-2:], values.shape, image_name=image_name, mask_name=mask_name)
     if class_id is None:
         return image, annotate(binary_mask(values, mask_name), annotation)
-    there = [value for value in range(1, VOID) if bool((values == value).any())]
+    there = [value for value in torch.unique(values).tolist() if 0 < value < VOID]
     if class_id not in there:
         raise ValueError(f"{mask_name}: expected pixels of ``class_id`` {class_id}, got only the class ids {there}.")
     return image, annotate(target_mask(values, class_id), annotation)
