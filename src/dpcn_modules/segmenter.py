@@ -31,8 +31,7 @@ class FewShotSegmenter:
 
     Args:
         model: the network, with the encode / decode API; one that ``torch.compile`` returned runs compiled. It is put
-            into evaluation mode and onto the device, and must not be trained while it is used here: the encoded support
-            would be of other parameters (give a copy of it).
+            into evaluation mode and onto the device, and must not be trained while it is used here (give a copy).
         size: side of the square that the network sees; best the one it was trained at.
         batch_size: images that are segmented at a time.
         device: where it runs; None: where the network is.
@@ -85,11 +84,9 @@ class FewShotSegmenter:
         """
         content = read_checkpoint(checkpoint)
         model = restore_model(content, source=str(checkpoint))
-        if size is None:
-            size = content.size or _FIELD_SIZE
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(model, size=size, device=device)
+        return cls(model, size=(content.size or _FIELD_SIZE) if size is None else size, device=device)
 
     def set_support(
         self,
@@ -151,9 +148,8 @@ class FewShotSegmenter:
                 raise ValueError(f"{shown}; at least one needs pixels of it.")
             warnings.warn(f"{shown}, and do not count.", stacklevel=2)
         pairs = [self._transform(image, annotate(mask, annotation)) for image, mask in read]
-        support_images = torch.stack([image for image, _ in pairs]).unsqueeze(0)  # 1 K 3 S S
-        support_masks = torch.stack([mask for _, mask in pairs]).unsqueeze(0)  # 1 K S S
-        self._support = self._predictor.encode_support(support_images.to(self.device), support_masks.to(self.device))
+        support = (torch.stack(each).unsqueeze(0).to(self.device) for each in zip(*pairs, strict=True))
+        self._support = self._predictor.encode_support(*support)  # 1 K 3 S S and 1 K S S
 
     @overload
     def segment(self, image: ImageLike, *, threshold: float = 0.5) -> Tensor: ...
@@ -165,7 +161,7 @@ class FewShotSegmenter:
         """Segment an image, or a list of images of any sizes in batches.
 
         Args:
-            image: as one of ``images`` above, or a list of them.
+            image: as one of the support's ``images``, or a list of them.
             threshold: probability above which a pixel is the object, 0-1.
 
         Returns:
@@ -190,17 +186,10 @@ class FewShotSegmenter:
     def probability(self, image: list[ImageLike]) -> list[Tensor]: ...
 
     def probability(self, image: ImageLike | list[ImageLike]) -> Tensor | list[Tensor]:
-        """Give the probability of the object at every pixel of an image, or of each of a list of images.
-
-        Args:
-            image: as one of ``images`` above, or a list of them.
+        """Give the probability of the object at every pixel, as :meth:`segment` cuts it at its threshold.
 
         Returns:
             ``(H, W)`` of the image, float32 in [0, 1], on the CPU; for a list, a list of them.
-
-        Raises:
-            RuntimeError: there is no support yet.
-            FileNotFoundError, TypeError, ValueError: as above.
         """
         if self._support is None:
             raise RuntimeError("there is no support yet: call set_support(images, masks) first.")

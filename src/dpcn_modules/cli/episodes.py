@@ -25,13 +25,9 @@ class DataCLI(ConfigCLI):
 
 
 def run(arguments: list[str]) -> None:
-    """Write the episodes of the test of a config as JSON lines.
+    """Write the episodes of the test of a config as JSON lines to a file, which must not hold other episodes.
 
-    Args:
-        arguments: those after ``dpcn episodes``: configs, settings, and ``--output FILE``.
-
-    Raises:
-        FileExistsError: the file is there and holds other episodes.
+    ``arguments`` are those after ``dpcn episodes``: configs, settings, and ``--output FILE``.
     """
     arguments = expand_protocol("episodes", arguments)
     cli = DataCLI(ConfigTask, EpisodeDataModule, args=arguments, run=False, seed_everything_default=0)

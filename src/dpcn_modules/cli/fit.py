@@ -17,18 +17,9 @@ from dpcn_modules._checks import check_choice, did_you_mean
 from dpcn_modules.data import Pascal5i, Shapes, manifest_hash, manifest_lines
 from dpcn_modules.evaluation import PROTOCOLS
 from dpcn_modules.evaluation.results import Result, Run
-from dpcn_modules.models import (
-    CANetSettings,
-    DPCNSettings,
-    HostNetwork,
-    PANetSettings,
-    PFENetSettings,
-    build_model,
-    read_checkpoint,
-    settings_of,
-    train_adapter_only,
-)
+from dpcn_modules.models import HostNetwork, build_model, read_checkpoint, settings_of, train_adapter_only
 from dpcn_modules.models.add_dcm import Trained
+from dpcn_modules.models.settings import CANetSettings, DPCNSettings, PANetSettings, PFENetSettings
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
 
 _SHORT = {
@@ -84,7 +75,8 @@ class ConfigTask(FewShotTask):
         train: Trained = "head",
         **kwargs: Any,
     ) -> None:
-        model = build_model(network, **_given(overrides))
+        given = {name: value for name, value in dataclasses.asdict(overrides).items() if value is not None}
+        model = build_model(network, **given)
         if published is not None:
             if not isinstance(model, HostNetwork):
                 raise TypeError(
@@ -97,10 +89,6 @@ class ConfigTask(FewShotTask):
         super().__init__(model, **kwargs)
 
 
-def _given(overrides: Overrides) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(overrides).items() if value is not None}
-
-
 class HintingParser(LightningArgumentParser):
     """Lightning's parser, which also names the nearest setting where one is misspelt."""
 
@@ -111,10 +99,8 @@ class HintingParser(LightningArgumentParser):
             first, *rest = found[1].split(".")
             takers = (ConfigTask, FewShotTask, EpisodeDataModule, Trainer, ModelCheckpoint, Overrides, Shapes, Pascal5i)
             known = {"overrides"}.union(*(inspect.signature(each).parameters for each in takers))
-            wrong, candidates = (
-                (rest[-1], known) if first in _SECTIONS and rest else (first, _SECTIONS if rest else known)
-            )
-            message += did_you_mean(wrong, candidates)
+            section = rest and first not in _SECTIONS
+            message += did_you_mean(first, _SECTIONS) if section else did_you_mean([first, *rest][-1], known)
         raise ValueError(message) from ex
 
 
@@ -161,11 +147,13 @@ class ConfigCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse to resume from another network's checkpoint."""
-        self._check_checkpoint(required=False)
+        self._check_checkpoint()
 
     def before_test(self) -> None:
         """Refuse to test another network's checkpoint, or none; begin with the first seed."""
-        self._check_checkpoint(required=True)
+        if self.config.test.ckpt_path is None:
+            raise ValueError("``--ckpt_path``: expected the checkpoint to test, got none; `dpcn fit` writes them.")
+        self._check_checkpoint()
         self.datamodule.test_seed = self._seeds()[0]
 
     def after_fit(self) -> None:
@@ -187,9 +175,9 @@ class ConfigCLI(LightningCLI):
             features.append(self.model.feature_cache_report)
         if not self.trainer.is_global_zero:
             return
-        network, fusion = self.model.model, self.model.fusion
-        names, checkpoint = data.images("test").class_names, str(self.config.test.ckpt_path)
-        result = Result(runs, names, network.name, network.settings, fusion, checkpoint)
+        network, names = self.model.model, data.images("test").class_names
+        checkpoint = str(self.config.test.ckpt_path)
+        result = Result(runs, names, network.name, network.settings, self.model.fusion, checkpoint)
         print("\n".join([result.table(), *filter(None, features)]))
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,13 +188,9 @@ class ConfigCLI(LightningCLI):
         """The seeds of the test's episodes."""
         return self.config.test.seeds or [self.datamodule.test_seed]
 
-    def _check_checkpoint(self, *, required: bool) -> None:
+    def _check_checkpoint(self) -> None:
         path = self.config[self.config.subcommand].ckpt_path
-        if path in ("best", "last", "hpc"):
-            return
-        if path is None:
-            if required:
-                raise ValueError("``--ckpt_path``: expected the checkpoint to test, got none; `dpcn fit` writes them.")
+        if path in (None, "best", "last", "hpc"):
             return
         content = read_checkpoint(path)
         theirs = {"network": content.network} | dataclasses.asdict(settings_of(content.network, **content.settings))
@@ -222,21 +206,18 @@ class ConfigCLI(LightningCLI):
 
 
 def run(subcommand: str, arguments: list[str]) -> None:
-    """Run `fit` or `test` with the arguments after it.
-
-    ``--episodes FILE`` is short for ``--data.manifest FILE``, and ``--feature-cache 4GB`` for
-    ``--model.feature_cache 4GB``.
-    """
-    arguments = [_in_full(each) for each in expand_protocol(subcommand, arguments)]
+    """Run `fit` or `test` with the arguments after it; ``--episodes`` is short for ``--data.manifest``, and
+    ``--feature-cache`` for ``--model.feature_cache``."""
+    parts = [each.partition("=") for each in expand_protocol(subcommand, arguments)]
+    arguments = [_SHORT.get(name, name) + equals + value for name, equals, value in parts]
     # Lightning 2.6 uses a name that newer PyTorch deprecates, once a batch.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Ours go on where a checkpoint from inside an epoch was saved; Lightning cannot know.
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
-    run_folder = {"save_dir": "runs", "name": "dpcn", "version": _next_version(Path("runs", "dpcn"))}
-    loggers = [
-        {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": run_folder}
-        for name in ("CSVLogger", "TensorBoardLogger")
-    ]
+    folder = {"save_dir": "runs", "name": "dpcn", "version": _next_version(Path("runs", "dpcn"))}
+    kinds = [f"lightning.pytorch.loggers.{name}" for name in ("CSVLogger", "TensorBoardLogger")]
+    loggers = [{"class_path": kind, "init_args": folder} for kind in kinds]
+    defaults = {"callbacks": SaveOnTermination(), "use_distributed_sampler": False, "log_every_n_steps": 10}
     ConfigCLI(
         ConfigTask,
         EpisodeDataModule,
@@ -244,12 +225,7 @@ def run(subcommand: str, arguments: list[str]) -> None:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={
-            "logger": loggers,
-            "callbacks": SaveOnTermination(),
-            "use_distributed_sampler": False,
-            "log_every_n_steps": 10,
-        },
+        trainer_defaults={"logger": loggers, **defaults},
         parser_kwargs={"description": f"dpcn {subcommand}"},
     )
 
@@ -257,12 +233,7 @@ def run(subcommand: str, arguments: list[str]) -> None:
 def expand_protocol(subcommand: str, arguments: list[str]) -> list[str]:
     """Put the settings of a protocol in the place of ``--protocol NAME``; what stands after it overrides it.
 
-    Args:
-        subcommand: "fit", "test" or "episodes".
-        arguments: those after it.
-
-    Raises:
-        ValueError: ``--protocol`` without a name, or an unknown one.
+    Without a name, or with an unknown one, it raises ValueError.
     """
     expanded: list[str] = []
     rest = iter(arguments)
@@ -278,12 +249,6 @@ def expand_protocol(subcommand: str, arguments: list[str]) -> list[str]:
         if subcommand == "test" and len(protocol.seeds) > 1:
             expanded.append(f"--seeds={list(protocol.seeds)}")
     return expanded
-
-
-def _in_full(argument: str) -> str:
-    """The argument with a short name written out."""
-    name, *value = argument.split("=", 1)
-    return "=".join([_SHORT.get(name, name), *value])
 
 
 def _next_version(folder: Path) -> int:

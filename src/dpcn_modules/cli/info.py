@@ -29,9 +29,11 @@ def run(args: argparse.Namespace) -> None:
 
 def report() -> str:
     """Versions, devices, extras and backends, as lines to paste into a bug report."""
+    own = {"dpcn_modules": __version__, "python": f"{platform.python_version()} on {platform.platform()}"}
+    cpu = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
     sections = {
-        "versions": _versions(),
-        "devices": {"cpu": _cpu(), "cuda": _cuda()},
+        "versions": own | {name: _version(name) for name in _PACKAGES},
+        "devices": {"cpu": cpu, "cuda": _cuda()},
         "extras": {f"[{name}]": _extra(name) for name in _EXTRAS},
         "backends of the dynamic convolution, in the order of backend='auto'": _backends(),
     }
@@ -42,20 +44,11 @@ def report() -> str:
     return "\n".join(lines)
 
 
-def _versions() -> dict[str, str]:
-    own = {"dpcn_modules": __version__, "python": f"{platform.python_version()} on {platform.platform()}"}
-    return own | {name: _version(name) for name in _PACKAGES}
-
-
 def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _cpu() -> str:
-    return f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
 
 
 def _cuda() -> str:

@@ -11,13 +11,9 @@ EXPECTED_ERRORS = (ValueError, TypeError, OSError, ModuleNotFoundError, Floating
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand; an expected error is one line on stderr and exit status 2.
+    """Run a subcommand with the arguments after ``dpcn`` (None: the process's), and return its exit status.
 
-    Args:
-        argv: the arguments after ``dpcn``; None: the process's.
-
-    Returns:
-        The exit status.
+    An expected error is one line on stderr and exit status 2.
     """
     argv = sys.argv[1:] if argv is None else argv
     traceback = "--traceback" in argv
@@ -62,8 +58,7 @@ def _run(argv: list[str]) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
-    status = args.run(args)
-    return int(status or 0)
+    return int(args.run(args) or 0)
 
 
 if __name__ == "__main__":

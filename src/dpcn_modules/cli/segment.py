@@ -5,9 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from dpcn_modules.data.io import SUFFIXES, load_image
 from dpcn_modules.segmenter import FewShotSegmenter
@@ -37,10 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment the images.
-
-    Returns:
-        The exit status: 1 if some image could not be read (it is named on stderr, and the others are done), else 0.
+    """Segment the images; exit status 1 if one could not be read (it is named on stderr, the others are done), else 0.
 
     Raises:
         FileNotFoundError: checkpoint or support is missing, or a query folder holds no image.
@@ -61,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"dpcn: skipped: {error}", file=sys.stderr)
             continue
         mask = segmenter.segment(image, threshold=args.threshold)
-        _save(mask, overlay(image, mask), mask_path, overlay_path)
+        Image.fromarray((mask * 255).numpy()).save(mask_path)
+        # Without subsampling of colours, which would blur the outline.
+        painted = overlay(image, mask).permute(1, 2, 0).numpy()
+        Image.fromarray(painted).save(overlay_path, quality=90, subsampling=0)
         print(f"{query}: {mask.float().mean():.1%} foreground -> {mask_path}")
     if broken:
         print(f"dpcn: {broken} of {len(queries)} images could not be read.", file=sys.stderr)
@@ -72,11 +70,9 @@ def _images(paths: Sequence[Path]) -> list[Path]:
     """The paths, each folder replaced by the images in it."""
     images = []
     for path in paths:
-        found = [path]
-        if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-            if not found:
-                raise FileNotFoundError(f"``--query``: no images ({', '.join(SUFFIXES)}) in the folder {path}.")
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not found:
+            raise FileNotFoundError(f"``--query``: no images ({', '.join(SUFFIXES)}) in the folder {path}.")
         images += found
     return images
 
@@ -102,9 +98,3 @@ def _results(queries: Sequence[Path], output: Path, *, inputs: Sequence[Path]) -
                 )
         results.append(targets)
     return results
-
-
-def _save(mask: Tensor, painted: Tensor, mask_path: Path, overlay_path: Path) -> None:
-    Image.fromarray((mask * 255).to(torch.uint8).numpy()).save(mask_path)
-    # Without subsampling of colours, which would blur the outline.
-    Image.fromarray(painted.permute(1, 2, 0).numpy()).save(overlay_path, quality=90, subsampling=0)

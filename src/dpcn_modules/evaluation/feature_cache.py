@@ -19,11 +19,8 @@ def parse_bytes(amount: int | str, name: str = "budget") -> int:
 
     Args:
         amount: bytes, or a number with a unit of B, KB, MB, GB or TB, in either case. A unit is 1024 of the one before,
-            as memory is counted: 1 GB is ``2**30`` bytes.
+            as memory is counted: 1 GB is ``2**30`` bytes. The result is rounded down.
         name: what errors call it.
-
-    Returns:
-        Whole bytes, rounded down.
 
     Raises:
         TypeError: neither a whole number nor text.
@@ -50,17 +47,14 @@ class FeatureCache:
     :meth:`clear` it whenever either changes. Beside the budget, a batch needs memory for its own features.
 
     Args:
-        budget: bytes, or text such as "4GB" (:func:`parse_bytes`). An image whose features exceed it is not kept.
+        budget: bytes, or text such as "4GB", read by :func:`parse_bytes`, which raises for what is no amount of memory.
+            An image whose features exceed it is not kept.
 
     Attributes:
-        budget: in bytes.
         bytes: what the kept features take.
         hits: how often features were there.
         misses: how often they were not, and an image had to be encoded.
         needed: the budget with which every image so far would have been kept.
-
-    Raises:
-        TypeError, ValueError: ``budget`` is no amount of memory.
 
     Example:
         >>> import torch
@@ -87,23 +81,17 @@ class FeatureCache:
 
     def get(self, key: Hashable) -> ImageFeatures | None:
         """The features of an image, or None; counts a hit or a miss."""
-        features = self._kept.get(key)
-        if features is None:
+        if key not in self._kept:
             self.misses += 1
             return None
         self.hits += 1
         self._kept.move_to_end(key)
-        return features
+        return self._kept[key]
 
     def put(self, key: Hashable, features: ImageFeatures) -> ImageFeatures:
-        """Keep the features of one image, if the budget allows.
+        """Keep the features of one image, mid ``(C, H, W)`` and high ``(C_h, H, W)``, if the budget allows.
 
-        Args:
-            key: finds them again.
-            features: mid ``(C, H, W)`` and high ``(C_h, H, W)``.
-
-        Returns:
-            The same features in memory of their own, whether they were kept or not.
+        The result is the same features in memory of their own, whether they were kept or not.
         """
         features = _own(features)
         self._drop(key)
@@ -127,10 +115,9 @@ class FeatureCache:
         query_names: Sequence[str],
         support_names: Sequence[Sequence[str]],
     ) -> tuple[ImageFeatures, ImageFeatures]:
-        """Give the features of a batch of episodes; images that are not there are encoded, each once.
+        """Give the features of a batch of episodes; images that are not there are encoded, each once, B at a time.
 
-        An image is known by its name, its size and its content: two images of one name, or one at two sizes, are
-        two. At most B images are encoded at a time.
+        An image is known by its name, its size and its content: two images of one name, or one at two sizes, are two.
 
         Args:
             model: the network; put it into evaluation mode first.
@@ -154,19 +141,13 @@ class FeatureCache:
             )
         images = torch.cat([query_image, support_images.flatten(0, 1)])
         keys = _keys([*query_names, *(name for names in support_names for name in names)], images)
-        found: dict[Hashable, ImageFeatures] = {}
-        missing: dict[Hashable, int] = {}  # where the image is in the batch
-        for i, key in enumerate(keys):
-            if key in found or key in missing:
-                self.hits += 1
-            elif (features := self.get(key)) is not None:
-                found[key] = features
-            else:
-                missing[key] = i
-        order = list(missing)
-        for start in range(0, len(order), B):
-            chunk = order[start : start + B]
-            encoded = model.encode_image(images[[missing[key] for key in chunk]])
+        places = {key: i for i, key in enumerate(keys)}
+        self.hits += len(keys) - len(places)
+        found = {key: features for key in places if (features := self.get(key)) is not None}
+        missing = [key for key in places if key not in found]
+        for start in range(0, len(missing), B):
+            chunk = missing[start : start + B]
+            encoded = model.encode_image(images[[places[key] for key in chunk]])
             for i, key in enumerate(chunk):
                 found[key] = self.put(key, ImageFeatures(*(feat[i] for feat in encoded)))
         each = [found[key] for key in keys]
@@ -175,19 +156,13 @@ class FeatureCache:
 
     def report(self) -> str:
         """One line: what was encoded, what was found, what is held, and the budget that would have held all."""
-        line = (
-            f"feature cache: {self.misses} images encoded, {self.hits} taken from it, {_text(self.bytes)} of "
-            f"{_text(self.budget)} held"
-        )
-        if self.needed > self.budget:
-            line += f"; {_text(self.needed)} would have held all {len(self._sizes)}"
-        return line
+        more = f"; {_text(self.needed)} would have held all {len(self._sizes)}" if self.needed > self.budget else ""
+        held = f"{_text(self.bytes)} of {_text(self.budget)} held{more}"
+        return f"feature cache: {self.misses} images encoded, {self.hits} taken from it, {held}"
 
     def _drop(self, key: Hashable) -> None:
-        """Forget the features of an image, if they are there."""
-        features = self._kept.pop(key, None)
-        if features is not None:
-            self.bytes -= _bytes_of(features)
+        if key in self._kept:
+            self.bytes -= _bytes_of(self._kept.pop(key))
 
 
 def _keys(names: Sequence[str], images: Tensor) -> list[Hashable]:

@@ -12,13 +12,7 @@ _CLASS_IDS = 1024  # FSS-1000 has 1000
 
 
 class Score(NamedTuple):
-    """The score of a set of episodes, 0-1.
-
-    Attributes:
-        miou: mean over the classes of their foreground IoU.
-        fb_iou: mean of the IoU of foreground and of background, whatever the class.
-        class_iou: by class id; only classes with a pixel to count.
-    """
+    """The score of a set of episodes, 0-1, see `EpisodeIoU`; ``class_iou`` by class id, of classes with pixels."""
 
     miou: Tensor
     fb_iou: Tensor
@@ -30,8 +24,8 @@ class EpisodeIoU(Metric):
 
     Per class, the foreground's intersection and union are summed over all its episodes; ``miou`` is the mean over the
     classes of their ratio (a class whose union is empty, or that had no episode, is left out). ``fb_iou`` sums
-    foreground and background over all episodes and is the mean of the two ratios. Void pixels (255) do not count. The
-    sums of several processes add up.
+    foreground and background over all episodes, whatever the class, and is the mean of the two ratios. Void pixels
+    (255) do not count. The sums of several processes add up.
 
     Example:
         >>> import torch

@@ -36,8 +36,7 @@ def best_prior_threshold(
     sums: dict[int, Tensor] = {}  # by class: intersections and unions, (2, thresholds)
     for batch in batches:
         query, support = predictor.encode(View(batch.query_image, batch.support_images, batch.support_masks))
-        prior = prior_mask(query.high, support.high, batch.support_masks)
-        prior = resize(prior, batch.query_image.shape[-2:])
+        prior = resize(prior_mask(query.high, support.high, batch.support_masks), batch.query_image.shape[-2:])
         class_ids = torch.as_tensor(batch.class_id).tolist()
         for i, (height, width) in enumerate(batch.query_size.tolist()):
             # The same way back to the image as the logits take; a map is one channel of two.

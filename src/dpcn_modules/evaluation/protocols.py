@@ -14,17 +14,12 @@ class Protocol:
     """Everything that decides which episodes a test has and how they are scored.
 
     Attributes:
-        name: what people call it; a label, which decides nothing.
+        name: a label, which decides nothing.
         data: the images, as their source names them (set, fold, list, area rule).
         classes: the names of the classes that are scored.
-        shot: K.
         episodes: how many.
         seed: of the episodes.
-        sampling: "class" (a class, then its images) or "image" (an image, then one of its classes).
-        size: side of the square that the network sees.
-        annotation: of the supports: "mask", "box" (each connected object) or "class_box" (one around all).
-        scales: further sides at which the network sees the images; the probabilities are averaged.
-        target: "original" (the mask as it is) or "resized" (the mask on the square that the network sees).
+        shot, sampling, size, annotation, scales, target: as in :class:`dpcn_modules.training.EpisodeDataModule`.
         manifest: hash of the file that the episodes come from; empty if the episodes were sampled.
 
     Example:
@@ -65,13 +60,13 @@ class Protocol:
         return hashlib.sha256(repr(tuple(deciding)).encode()).hexdigest()[:6]
 
     def __str__(self) -> str:
-        count = len(self.classes)
         drawn = f"manifest {self.manifest}" if self.manifest else f"seed {self.seed}, sampled by {self.sampling}"
         sides = " and ".join(str(side) for side in (self.size, *self.scales))
         annotated = "" if self.annotation == "mask" else f", supports annotated by {self.annotation}"
+        classes = f"{len(self.classes)} class{'es' * (len(self.classes) > 1)}"
         return (
-            f"{self.name}: {self.data}, {count} class{'es' * (count > 1)}, {self.shot}-shot, {self.episodes} episodes, "
-            f"{drawn}, seen at {sides} px{annotated}, scored at {self.target} size [{self.id}]"
+            f"{self.name}: {self.data}, {classes}, {self.shot}-shot, {self.episodes} episodes, {drawn}, "
+            f"seen at {sides} px{annotated}, scored at {self.target} size [{self.id}]"
         )
 
 
@@ -79,13 +74,11 @@ class Protocol:
 class NamedProtocol:
     """How a published code samples its test episodes and scores them.
 
+    The other attributes are those of :class:`Protocol`.
+
     Attributes:
         episodes: of a fold's test.
         seeds: one test each; mean and standard deviation of them are the result.
-        sampling: "class" or "image", see `dpcn_modules.data.sample_episode`.
-        size: side of the square that the network sees.
-        scales: further sides; the probabilities are averaged.
-        target: scored on the "original" masks or on the "resized" ones.
         train_list: of PASCAL-5i's training images: "pfenet" (5953) or "trainaug" (10,582).
         novel: what becomes of training images that also hold held-out classes: "keep" or "drop".
         note: what the published code or paper leaves open, or does that is not done here.
@@ -103,14 +96,8 @@ class NamedProtocol:
 
     def data_settings(self) -> dict[str, Any]:
         """The settings of :class:`dpcn_modules.training.EpisodeDataModule` that it decides, but for the name."""
-        return {
-            "test_episodes": self.episodes,
-            "test_seed": self.seeds[0],
-            "sampling": self.sampling,
-            "size": self.size,
-            "scales": list(self.scales),
-            "target": self.target,
-        }
+        shared = {"sampling": self.sampling, "size": self.size, "scales": list(self.scales), "target": self.target}
+        return {"test_episodes": self.episodes, "test_seed": self.seeds[0], **shared}
 
 
 PROTOCOLS = {

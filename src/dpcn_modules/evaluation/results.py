@@ -33,13 +33,7 @@ class Run(NamedTuple):
 class Result(NamedTuple):
     """What decided a test, and its runs, one for each seed.
 
-    Attributes:
-        runs: one or more.
-        class_names: of the classes that were scored, by id.
-        network: its name.
-        settings: its settings; None for a network built by hand.
-        fusion: of the shots.
-        checkpoint: the file that was tested.
+    Class names are by id, of the classes that were scored; a network that was built by hand has no settings.
     """
 
     runs: Sequence[Run]
@@ -84,21 +78,14 @@ class Result(NamedTuple):
             "network": self.network,
             "settings": None if self.settings is None else dataclasses.asdict(self.settings),
             "checkpoint": {"file": self.checkpoint, "sha256": _known_hash(self.checkpoint)},
-            "versions": {
-                "dpcn_modules": __version__,
-                "torch": torch.__version__,
-                **{name: version(name) for name in ("torchvision", "lightning", "torchmetrics", "numpy")},
-            },
+            "versions": {"dpcn_modules": __version__, "torch": torch.__version__}
+            | {name: version(name) for name in ("torchvision", "lightning", "torchmetrics", "numpy")},
         }
         Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """Read a test.json that `dpcn test` wrote.
-
-    Returns:
-        The keys "runs" (each with "miou", "fb_iou", "class_iou", "protocol" and "episodes"), "miou", "fb_iou",
-        "network", "settings", "fusion", "checkpoint" and "versions"; scores are 0-1.
+    """Read a test.json that `dpcn test` wrote, in the form that :meth:`Result.write` gives it; scores are 0-1.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -107,17 +94,16 @@ def read_result(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; `dpcn test` writes a test.json beside its logs.")
+    rule = f"{path}: expected a test.json that `dpcn test` wrote, got"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in _KEYS if key not in content]
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: expected a test.json that `dpcn test` wrote, got another file ({error}).") from error
+        raise ValueError(f"{rule} another file ({error}).") from error
     if not isinstance(content, dict) or missing:
         older = isinstance(content, dict) and "recipe" in content
         hint = " It is of version 0.1.0: test the checkpoint again." if older else ""
-        raise ValueError(
-            f"{path}: expected a test.json that `dpcn test` wrote, got a file without {some(missing)}.{hint}"
-        )
+        raise ValueError(f"{rule} a file without {some(missing)}.{hint}")
     return content
 
 
@@ -146,10 +132,8 @@ def software() -> str:
 
 def _class_table(score: "Score", class_names: Mapping[int, str]) -> str:
     iou = {name: score.class_iou.get(class_id) for class_id, name in class_names.items()}
-    means = {"mIoU": score.miou, "FB-IoU": score.fb_iou}
-    rows = [
-        (name, "no pixels" if value is None else f"{100 * float(value):.1f}") for name, value in (iou | means).items()
-    ]
+    iou |= {"mIoU": score.miou, "FB-IoU": score.fb_iou}
+    rows = [(name, "no pixels" if value is None else f"{100 * float(value):.1f}") for name, value in iou.items()]
     return text_table(("class", "IoU %"), rows)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from dpcn_modules._checks import check_integer
 from dpcn_modules.data import Episode, View, collate_episodes
@@ -25,22 +26,17 @@ def evaluate(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Score:
-    """Score a network on the original masks of test episodes; needs the extra [train], but not Lightning.
+    """Score a network on the original masks of test episodes, 0-1; needs the extra [train], but not Lightning.
 
     Args:
-        model: any network with the forward of :class:`dpcn_modules.interface.FewShotModel`. It is put into evaluation
-            mode for the test, and back into its mode afterwards.
-        episodes: an :class:`dpcn_modules.data.EpisodeDataset` made with ``original_query_mask=True``, or single
-            episodes.
+        model: any network with the forward of :class:`dpcn_modules.interface.FewShotModel`, in any mode.
+        episodes: a :class:`dpcn_modules.data.EpisodeDataset` made with ``original_query_mask=True``, or single ones.
         batch_size: episodes at a time.
         fusion: how K shots become one mask, see :class:`Predictor`.
         feature_cache: memory for the features of images, bytes or text such as "4GB"; 0: off.
         workers: loader processes.
         device: where the network is moved and run; None: where it is.
         progress: show a progress bar on a terminal.
-
-    Returns:
-        mIoU, FB-IoU and the IoU of each class, 0-1.
 
     Raises:
         TypeError: ``fusion`` or ``feature_cache`` needs the encode / decode API, which the network lacks.
@@ -56,8 +52,6 @@ def evaluate(
         >>> 0 <= score.miou <= 1
         tensor(True)
     """
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
     check_integer("batch_size", batch_size)
     budget = parse_bytes(feature_cache, "feature_cache")
     predictor = Predictor(model, fusion=fusion, cache=FeatureCache(budget) if budget else None)

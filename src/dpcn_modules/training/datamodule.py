@@ -1,35 +1,23 @@
 """Episodes of a folded data set, as a Lightning data module."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dpcn_modules._checks import check_choice
-from dpcn_modules.data import (
-    Annotation,
-    Episode,
-    EpisodeDataset,
-    EpisodeSampler,
-    FoldedData,
-    ImageSource,
-    Sampling,
-    Split,
-    TestTransform,
-    TrainTransform,
-    collate_episodes,
-    manifest_hash,
-    manifest_lines,
-    read_manifest,
-)
+from dpcn_modules.data import Annotation, FoldedData, ImageSource, Sampling, Split, TestTransform, TrainTransform
+from dpcn_modules.data.episodes.batches import EpisodeSampler, collate_episodes
+from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform
+from dpcn_modules.data.episodes.manifest import manifest_hash, manifest_lines, read_manifest
 from dpcn_modules.evaluation import Protocol
 
-Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Target = Literal["original", "resized"]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class EpisodeDataModule(LightningDataModule):
     """Training episodes of the training classes; validation and test episodes of the held-out classes.
 
@@ -69,80 +57,59 @@ class EpisodeDataModule(LightningDataModule):
         FileNotFoundError: when the test's loader is made, no such manifest.
     """
 
-    def __init__(
-        self,
-        source: FoldedData,
-        *,
-        shot: int = 1,
-        size: int = 473,
-        batch_size: int = 8,
-        device_batch_size: int | None = None,
-        test_batch_size: int = 1,
-        episodes_per_epoch: int = 5952,
-        val_episodes: int = 200,
-        test_episodes: int = 1000,
-        seed: int = 0,
-        test_seed: int = 0,
-        sampling: Sampling = "class",
-        annotation: Annotation = "mask",
-        scales: Sequence[int] = (),
-        target: Target = "original",
-        manifest: str | None = None,
-        workers: int = 0,
-        protocol_name: str = "unnamed",
-        train_transform: Transform | None = None,
-    ) -> None:
+    source: FoldedData
+    _: dataclasses.KW_ONLY
+    shot: int = 1
+    size: int = 473
+    batch_size: int = 8
+    device_batch_size: int | None = None
+    test_batch_size: int = 1
+    episodes_per_epoch: int = 5952
+    val_episodes: int = 200
+    test_episodes: int = 1000
+    seed: int = 0
+    test_seed: int = 0
+    sampling: Sampling = "class"
+    annotation: Annotation = "mask"
+    scales: Sequence[int] = ()
+    target: Target = "original"
+    manifest: str | None = None
+    workers: int = 0
+    protocol_name: str = "unnamed"
+    train_transform: Transform | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        check_choice("target", target, get_args(Target))
-        self.source = source
-        self.shot = shot
-        self.size = size
-        self.batch_size = batch_size
-        self.device_batch_size = device_batch_size
-        self.test_batch_size = test_batch_size
-        self.episodes_per_epoch = episodes_per_epoch
-        self.val_episodes = val_episodes
-        self.test_episodes = test_episodes
-        self.seed = seed
-        self.test_seed = test_seed
-        self.sampling: Sampling = sampling
-        self.annotation: Annotation = annotation
-        self.scales = tuple(scales)
-        self.target: Target = target
-        self.manifest = manifest
-        self.workers = workers
-        self.protocol_name = protocol_name
-        self.train_transform = train_transform or TrainTransform(size)
+        check_choice("target", self.target, get_args(Target))
+        self.scales = tuple(self.scales)
+        self.train_transform = self.train_transform or TrainTransform(self.size)
         self._images: dict[Split, ImageSource] = {}
         self._resumed = {"epoch": 0, "done": 0}
 
     def setup(self, stage: str) -> None:
         """Before a training, let gradients be accumulated where a device cannot take its part at once."""
         if stage == "fit" and self.trainer is not None and self.device_batch_size is not None:
-            self.trainer.accumulate_grad_batches = self._device_share() // self._device_batch()
+            self.trainer.accumulate_grad_batches = self.batch_size // (self._device_batch() * self._ranks()[1])
 
     def train_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the training classes, new ones each epoch."""
         rank, ranks = self._ranks()
         sampler = EpisodeSampler(self.episodes_per_epoch, rank=rank, ranks=ranks, **self._resumed)
         dataset = self._dataset("train", self.episodes_per_epoch, self.seed, transform=self.train_transform)
-        return self._loader(dataset, sampler, self._device_batch())
+        return self._loader(dataset, self._device_batch(), sampler)
 
     def val_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the held-out classes, the same ones each time, seen at one size."""
         dataset = self._dataset("test", self.val_episodes, self.test_seed + 1, original_query_mask=True)
-        return self._loader(dataset, self._share(self.val_episodes), self.test_batch_size)
+        return self._loader(dataset, self.test_batch_size)
 
     def test_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the held-out classes, the same ones each time."""
-        dataset = self.test_dataset()
-        return self._loader(dataset, self._share(dataset.episodes), self.test_batch_size)
+        return self._loader(self.test_dataset(), self.test_batch_size)
 
     def test_dataset(self) -> EpisodeDataset:
         """The episodes of the test, one by one."""
-        specs = None
-        if self.manifest is not None:
-            specs = read_manifest(self.manifest, self.images("test"), shot=self.shot)
+        specs = None if self.manifest is None else read_manifest(self.manifest, self.images("test"), shot=self.shot)
         return self._dataset(
             "test",
             self.test_episodes if specs is None else len(specs),
@@ -185,7 +152,7 @@ class EpisodeDataModule(LightningDataModule):
             sampling=self.sampling,
             size=self.size,
             annotation=self.annotation,
-            scales=self.scales,
+            scales=tuple(self.scales),
             target=self.target,
             manifest=manifest_hash(manifest_lines(dataset)) if self.manifest is not None else "",
         )
@@ -204,27 +171,18 @@ class EpisodeDataModule(LightningDataModule):
             **options,
         )
 
-    def _share(self, episodes: int) -> range:
-        """This rank's part; a range, since Lightning tells samplers the epoch, and a test has one set of episodes."""
-        rank, ranks = self._ranks()
-        return range(rank, episodes, ranks)
-
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _device_share(self) -> int:
-        """Episodes of a step that come to a device."""
+    def _device_batch(self) -> int:
+        """Episodes that a device takes at a time."""
         ranks = self._ranks()[1]
         if self.batch_size % ranks:
             raise ValueError(
                 f"``batch_size``: expected a multiple of the {ranks} devices, got {self.batch_size}; it counts the "
                 f"episodes of all devices together."
             )
-        return self.batch_size // ranks
-
-    def _device_batch(self) -> int:
-        """Episodes that a device takes at a time."""
-        share = self._device_share()
+        share = self.batch_size // ranks
         batch = min(share, self.device_batch_size or share)
         if batch < 1 or share % batch:
             raise ValueError(
@@ -233,13 +191,17 @@ class EpisodeDataModule(LightningDataModule):
             )
         return batch
 
-    def _loader(self, dataset: EpisodeDataset, sampler: EpisodeSampler | range, batch_size: int) -> DataLoader[Episode]:
+    def _loader(
+        self, dataset: EpisodeDataset, batch_size: int, sampler: EpisodeSampler | None = None
+    ) -> DataLoader[Episode]:
+        rank, ranks = self._ranks()
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=sampler,
+            # A range in tests: Lightning tells samplers the epoch, and a test has one set of episodes.
+            sampler=range(rank, dataset.episodes, ranks) if sampler is None else sampler,
             num_workers=self.workers,
             collate_fn=collate_episodes,
             persistent_workers=self.workers > 0,
-            drop_last=isinstance(sampler, EpisodeSampler),
+            drop_last=sampler is not None,
         )

@@ -1,7 +1,7 @@
 """Optimisers with their learning rates, by name."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -14,27 +14,13 @@ Schedule = Literal["sgd_poly", "sgd_constant", "sgd_step", "adamw_one_cycle"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
-def _poly(optimizer: Optimizer, steps: int) -> LRScheduler:
-    return PolynomialLR(optimizer, total_iters=steps, power=0.9)
-
-
-def _constant(optimizer: Optimizer, steps: int) -> LRScheduler:
-    return ConstantLR(optimizer, factor=1.0, total_iters=steps)
-
-
-def _step(optimizer: Optimizer, steps: int) -> LRScheduler:
-    return MultiStepLR(optimizer, [math.ceil(steps / 3), math.ceil(2 * steps / 3)], gamma=0.1)
-
-
-def _one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
-    return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps)
-
-
 _SCHEDULERS: dict[Schedule, Callable[[Optimizer, int], LRScheduler]] = {
-    "sgd_poly": _poly,
-    "sgd_constant": _constant,
-    "sgd_step": _step,
-    "adamw_one_cycle": _one_cycle,
+    "sgd_poly": lambda optimizer, steps: PolynomialLR(optimizer, total_iters=steps, power=0.9),
+    "sgd_constant": lambda optimizer, steps: ConstantLR(optimizer, factor=1.0, total_iters=steps),
+    "sgd_step": lambda optimizer, steps: MultiStepLR(optimizer, [math.ceil(i * steps / 3) for i in (1, 2)], gamma=0.1),
+    "adamw_one_cycle": lambda optimizer, steps: OneCycleLR(
+        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps
+    ),
 }
 
 
@@ -44,15 +30,11 @@ def build_schedule(
     """Make the optimiser and its learning rates, to be moved on after every step.
 
     Args:
-        schedule: "sgd_poly" (``(1 - step / steps) ** 0.9``), "sgd_constant", "sgd_step" (times 0.1 after each third of
-            the steps) or "adamw_one_cycle".
+        schedule: as in :class:`dpcn_modules.training.FewShotTask`; an unknown one is a ValueError.
         groups: parameters and base rates, as :func:`parameter_groups` gives them.
         steps: of the whole training.
         momentum: of SGD.
         weight_decay: of either optimiser.
-
-    Raises:
-        ValueError: an unknown ``schedule``.
     """
     check_choice("schedule", schedule, SCHEDULES)
     optimizer: Optimizer
@@ -76,7 +58,7 @@ def parameter_groups(
 
     Returns:
         One group of ``params`` and ``lr`` for each multiplier, in their order, after the group of all other
-        parameters; none of them is empty. Without multipliers, one group.
+        parameters; none of them is empty.
 
     Raises:
         ValueError: nothing is trainable, a name without trainable parameters, or a multiplier that is not positive.
@@ -89,21 +71,8 @@ def parameter_groups(
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not learning:
         raise ValueError(f"``model``: expected a parameter that learns, got {type(model).__name__} without one.")
-    multipliers = multipliers or {}
-    _check_multipliers(multipliers, learning)
-    rates = {"": 1.0, **multipliers}
-    members: dict[str, list[nn.Parameter]] = {part: [] for part in rates}
-    for name, parameter in learning.items():
-        members[max((part for part in rates if _is_below(name, part)), key=len)].append(parameter)
-    return [{"params": members[part], "lr": lr * rate} for part, rate in rates.items() if members[part]]
-
-
-def _is_below(name: str, part: str) -> bool:
-    return not part or f"{name}.".startswith(f"{part}.")  # layer10 is not below layer1
-
-
-def _check_multipliers(multipliers: Mapping[str, float], learning: Iterable[str]) -> None:
-    for part, rate in multipliers.items():
+    rates = {"": 1.0, **(multipliers or {})}
+    for part, rate in rates.items():
         if not any(_is_below(name, part) for name in learning):
             parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in learning))
             raise ValueError(
@@ -115,3 +84,11 @@ def _check_multipliers(multipliers: Mapping[str, float], learning: Iterable[str]
                 f"``lr_multipliers``: expected positive numbers, got {rate} for {part!r}; to keep a part as it is, "
                 f"call requires_grad_(False) on it."
             )
+    members: dict[str, list[nn.Parameter]] = {part: [] for part in rates}
+    for name, parameter in learning.items():
+        members[max((part for part in rates if _is_below(name, part)), key=len)].append(parameter)
+    return [{"params": members[part], "lr": lr * rate} for part, rate in rates.items() if members[part]]
+
+
+def _is_below(name: str, part: str) -> bool:
+    return not part or f"{name}.".startswith(f"{part}.")  # layer10 is not below layer1

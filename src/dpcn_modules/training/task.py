@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ class FewShotTask(LightningModule):
         self.feature_cache = FeatureCache(budget) if budget > 0 else None
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self.fusion = fusion
-        self._renew_predictor()
+        self.predictor = Predictor(model, fusion=fusion, cache=self.feature_cache)
         self.schedule = schedule
         self.lr = lr * lr_multiplier
         self.lr_multipliers = lr_multipliers
@@ -115,8 +115,7 @@ class FewShotTask(LightningModule):
 
     def forward(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
         """Call the network."""
-        prediction: Prediction = self.model(query_image, support_images, support_masks)
-        return prediction
+        return cast(Prediction, self.model(query_image, support_images, support_masks))
 
     def on_train_batch_start(self, batch: Episode, batch_idx: int) -> None:
         """Let the random numbers of a step (dropout) follow from the run's seed, so that a resume draws the same."""
@@ -129,13 +128,8 @@ class FewShotTask(LightningModule):
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         """Return the loss of a batch of episodes."""
         prediction = self(batch.query_image, batch.support_images, batch.support_masks)
-        losses = episode_loss(
-            prediction,
-            batch.query_mask,
-            batch.support_masks,
-            reverse_weight=self.reverse_weight,
-            auxiliary_weight=self.auxiliary_weight,
-        )
+        weights = {"reverse_weight": self.reverse_weight, "auxiliary_weight": self.auxiliary_weight}
+        losses = episode_loss(prediction, batch.query_mask, batch.support_masks, **weights)
         loss = losses["loss"]
         if not torch.isfinite(loss):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -154,27 +148,24 @@ class FewShotTask(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Hold the delayed parameters until their epoch."""
+        delayed = getattr(self.model, "delayed_parameters", list)
         if self.current_epoch < self._start_epoch():
-            for parameter in self._delayed_parameters():
+            for parameter in delayed():
                 parameter.grad = None
 
     def on_validation_start(self) -> None:
-        """Forget features that other weights made."""
-        self._renew_predictor()
+        """Forget the features that other weights made; the network may also have been compiled or replaced since."""
+        if self.feature_cache is not None:
+            self.feature_cache.clear()
+        self.predictor = Predictor(self.model, fusion=self.fusion, cache=self.feature_cache)
 
-    def on_validation_end(self) -> None:
-        """Give the memory of the features back."""
-        self._renew_predictor()
-
-    def on_test_start(self) -> None:
-        """Forget features that other weights made."""
-        self._renew_predictor()
+    on_validation_end = on_test_start = on_validation_start
 
     def on_test_end(self) -> None:
         """Give the memory of the features back, and keep a line about them in ``feature_cache_report``."""
         if self.feature_cache is not None:
             self.feature_cache_report = self.feature_cache.report()
-        self._renew_predictor()
+        self.on_validation_end()
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Add a batch of episodes to the validation score."""
@@ -206,29 +197,16 @@ class FewShotTask(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the schedule; the rate moves on after every step."""
+        groups = parameter_groups(self.model, self.lr, self.lr_multipliers)
+        steps = int(self.trainer.estimated_stepping_batches)
         optimizer, scheduler = build_schedule(
-            self.schedule,
-            parameter_groups(self.model, self.lr, self.lr_multipliers),
-            steps=int(self.trainer.estimated_stepping_batches),
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
+            self.schedule, groups, steps=steps, momentum=self.momentum, weight_decay=self.weight_decay
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _start_epoch(self) -> int:
-        if self.backbone_start_epoch is not None:
-            return self.backbone_start_epoch
-        return (self.trainer.max_epochs or 0) // 4
-
-    def _delayed_parameters(self) -> list[nn.Parameter]:
-        late = getattr(self.model, "delayed_parameters", None)
-        return list(late()) if late is not None else []
-
-    def _renew_predictor(self) -> None:
-        """Forget features that other weights made; the network may also have been compiled or replaced since."""
-        if self.feature_cache is not None:
-            self.feature_cache.clear()
-        self.predictor = Predictor(self.model, fusion=self.fusion, cache=self.feature_cache)
+        quarter = (self.trainer.max_epochs or 0) // 4
+        return quarter if self.backbone_start_epoch is None else self.backbone_start_epoch
 
     def _log_score(self, stage: str, metric: EpisodeIoU) -> Score:
         score: Score = metric.compute()

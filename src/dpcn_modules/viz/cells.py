@@ -53,9 +53,7 @@ def cells_of(
 ) -> dict[str, Cell]:
     """Column title to cell of an episode, with the networks' predictions under their names.
 
-    Raises:
-        ValueError: shapes disagree, the number of maps differs from that of the windows or the number of support masks
-            from that of the support images, or there is no prediction or one with the name of another column.
+    Its errors are those of :func:`dpcn_modules.viz.episode_strip`.
     """
     images, masks = _listed(episode.support_image), _listed(episode.support_mask)
     if len(images) != len(masks) or not images:
@@ -69,10 +67,8 @@ def cells_of(
             f"``prediction``: expected one or several by names other than those of the columns {', '.join(columns)}, "
             f"got {', '.join(predictions) or 'none'}."
         )
-    cells = {
-        title: Cell(_painted(image, mask, ANNOTATED))
-        for title, image, mask in zip(support_columns, images, masks, strict=False)
-    }
+    shots = zip(support_columns, images, masks, strict=False)
+    cells = {title: Cell(_painted(image, mask, ANNOTATED)) for title, image, mask in shots}
     cells[QUERY] = Cell(_enlarged(episode.query_image))
     cells |= _maps(episode, windows)
     for name, mask in predictions.items():
@@ -101,7 +97,6 @@ def iou(prediction: Tensor, target: Tensor) -> float:
 
 
 def _maps(episode: EpisodeRow, windows: Sequence[tuple[int, int]]) -> dict[str, Cell]:
-    """The maps of an episode by column."""
     *window_columns, initial_column, refined_column = map_columns(windows)
     maps: dict[str, Tensor] = {}
     if episode.activation_maps is not None:

@@ -22,15 +22,7 @@ def line_style(number: int) -> dict[str, str]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure whose layout avoids overlapping or cut-off labels.
-
-    Args:
-        width: in inches.
-        height: in inches.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
-    """
+    """An empty figure of a size in inches, whose layout avoids overlapping or cut-off labels; needs matplotlib."""
     require("matplotlib", extra="viz")
     from matplotlib.figure import Figure
 
@@ -38,12 +30,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", path: str | Path, note: str = "") -> None:
-    """Write a figure in the format of the file's suffix; missing folders are created.
-
-    Args:
-        figure: the figure.
-        path: the file.
-        note: small print below the figure, wrapped to its width.
+    """Write a figure in the format of the file's suffix, with a note in small print below; missing folders are created.
 
     Raises:
         ValueError: matplotlib does not support the format.

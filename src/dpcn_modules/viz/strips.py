@@ -11,8 +11,6 @@ from dpcn_modules.viz.figure import new_figure, save_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["EpisodeRow", "episode_strip"]
-
 _CELL = 1.5  # inches
 _LABEL = 14  # letters beside or above a cell
 _TALLEST = 1.4  # height over width of a cell; a taller image becomes narrower
@@ -25,7 +23,7 @@ def episode_strip(
     windows: Sequence[tuple[int, int]] = ((5, 1), (3, 3), (1, 5)),
     note: str = "",
 ) -> "Figure":
-    """Draw one episode per row and write the figure.
+    """Draw one episode per row, write the figure and return it.
 
     The columns are the supports, the query, the activation maps (titled by their windows), the pseudo masks M0 and Mr,
     one prediction for each network with its IoU (without void pixels), and the ground truth. All maps share a colour
@@ -37,23 +35,19 @@ def episode_strip(
         windows: heights and widths of SAM's windows, in the order of the activation maps.
         note: small print below the rows, such as the protocol of the predictions.
 
-    Returns:
-        The figure.
-
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: there are no rows, shapes disagree, the number of maps differs from that of the windows or the
-            number of support masks from that of the support images, a network has the name of another column, or the
-            suffix is unknown.
+        ValueError: there are no rows, a row has no prediction, shapes disagree, the number of maps differs from that of
+            the windows or the number of support masks from that of the support images, a network has the name of
+            another column, or the suffix is unknown.
     """
     if not rows:
         raise ValueError("``rows``: expected at least one episode, got none.")
     supports, maps = support_columns(rows), map_columns(windows)
     cells = [cells_of(row, windows, supports) for row in rows]
-    used = dict.fromkeys(title for row in cells for title in row)
-    fixed = [*supports, QUERY, *maps]
-    networks = [title for title in used if title not in (*fixed, TARGET)]
-    titles = [*(title for title in fixed if title in used), *networks, TARGET]
+    used = [title for row in cells for title in row]
+    ordered = dict.fromkeys([*supports, QUERY, *maps, *(title for title in used if title != TARGET), TARGET])
+    titles = [title for title in ordered if title in used]
     shown_maps = [titles.index(title) for title in maps if title in used]
     shapes = [[cell.content.shape[-2:] for cell in row.values()] for row in cells]
     heights = [min(_TALLEST, max(height / width for height, width in row)) for row in shapes]
