@@ -19,13 +19,14 @@ class Protocol:
         classes: the names of the classes that are scored.
         episodes: how many.
         seed: of the episodes.
-        shot, sampling, size, annotation, scales, target: as in :class:`dpcn_modules.training.EpisodeDataModule`.
+        shot, sampling, size, annotation, scales, target, mask_interpolation: as in
+            :class:`dpcn_modules.training.EpisodeDataModule`.
         manifest: hash of the file that the episodes come from; empty if the episodes were sampled.
 
     Example:
         >>> scored = dict(data="shapes fold 0 test", classes=("ring",), shot=1, episodes=200, seed=0, sampling="class")
         >>> print(Protocol(name="demo", **scored, size=64))  # doctest: +ELLIPSIS
-        demo: shapes fold 0 test, 1 class, 1-shot, 200 episodes, seed 0, sampled by class, seen at 64 px, scored ...
+        demo: shapes fold 0 test, 1 class, 1-shot, 200 episodes, seed 0, sampled by class, seen at 64 px, masks ...
     """
 
     name: str
@@ -41,16 +42,19 @@ class Protocol:
     scales: tuple[int, ...] = ()
     target: str = "original"
     manifest: str = ""
+    mask_interpolation: str = "nearest"
 
     @property
     def id(self) -> str:
         """Six hexadecimal digits of all but the name; the same for the same protocol, on any machine.
 
-        A field with a default counts only where it differs from it, so that ids once published stay.
+        A field with a default counts only where it differs from it, so that ids once published stay. Seed and sampling
+        do not count beside a manifest, which they do not change.
         """
         deciding: list[object] = []
+        unused = {"seed": 0, "sampling": "class"} if self.manifest else {}
         for field in dataclasses.fields(self)[1:]:
-            value = getattr(self, field.name)
+            value = unused.get(field.name, getattr(self, field.name))
             if field.name == "data":
                 value = _IMAGE_SIZE.sub("(picture_size ", _COUNT.sub(r"\1 pictures", value))
             if field.default is dataclasses.MISSING:
@@ -63,10 +67,11 @@ class Protocol:
         drawn = f"manifest {self.manifest}" if self.manifest else f"seed {self.seed}, sampled by {self.sampling}"
         sides = " and ".join(str(side) for side in (self.size, *self.scales))
         annotated = "" if self.annotation == "mask" else f", supports annotated by {self.annotation}"
+        shifted = ", masks resized by nearest" if self.mask_interpolation == "nearest" else ""
         classes = f"{len(self.classes)} class{'es' * (len(self.classes) > 1)}"
         return (
             f"{self.name}: {self.data}, {classes}, {self.shot}-shot, {self.episodes} episodes, {drawn}, "
-            f"seen at {sides} px{annotated}, scored at {self.target} size [{self.id}]"
+            f"seen at {sides} px{annotated}{shifted}, scored at {self.target} size [{self.id}]"
         )
 
 
@@ -90,14 +95,16 @@ class NamedProtocol:
     size: int
     scales: tuple[int, ...] = ()
     target: str = "original"
+    mask_interpolation: str = "nearest-exact"
     train_list: str = "trainaug"
     novel: str = "keep"
     note: str = ""
 
     def data_settings(self) -> dict[str, Any]:
         """The settings of :class:`dpcn_modules.training.EpisodeDataModule` that it decides, but for the name."""
-        shared = {"sampling": self.sampling, "size": self.size, "scales": list(self.scales), "target": self.target}
-        return {"test_episodes": self.episodes, "test_seed": self.seeds[0], **shared}
+        names = ("sampling", "size", "target", "mask_interpolation")
+        shared = {name: getattr(self, name) for name in names}
+        return {"test_episodes": self.episodes, "test_seed": self.seeds[0], "scales": list(self.scales), **shared}
 
 
 PROTOCOLS = {
@@ -110,14 +117,19 @@ PROTOCOLS = {
         train_list="pfenet",
         note="the paper gives episodes, scales and the original size of the masks; the rest is our reading (PFENet's)",
     ),
-    "pfenet": NamedProtocol(episodes=5000, seeds=(321,), sampling="image", size=473, train_list="pfenet"),
-    "pfenet_coco": NamedProtocol(episodes=20000, seeds=(321,), sampling="image", size=641),
+    "pfenet": NamedProtocol(
+        episodes=5000, seeds=(321,), sampling="image", size=473, mask_interpolation="nearest", train_list="pfenet"
+    ),
+    "pfenet_coco": NamedProtocol(
+        episodes=20000, seeds=(321,), sampling="image", size=641, mask_interpolation="nearest"
+    ),
     "hsnet": NamedProtocol(
         episodes=1000,
         seeds=(0,),
         sampling="class",
         size=400,
         target="resized",
+        mask_interpolation="nearest",
         note="the published code squashes images to the square and can repeat a support; here neither",
     ),
     "panet": NamedProtocol(
@@ -133,6 +145,7 @@ PROTOCOLS = {
         seeds=(0, 1, 2, 3, 4),
         sampling="image",
         size=473,
+        mask_interpolation="nearest",
         train_list="pfenet",
         novel="drop",
         note="five tests; which seeds is not published",

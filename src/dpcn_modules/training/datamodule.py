@@ -12,6 +12,7 @@ from dpcn_modules.data import Annotation, FoldedData, ImageSource, Sampling, Spl
 from dpcn_modules.data.episodes.batches import EpisodeSampler, collate_episodes
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform
 from dpcn_modules.data.episodes.manifest import manifest_hash, manifest_lines, read_manifest
+from dpcn_modules.data.resizing import MaskInterpolation
 from dpcn_modules.evaluation import Protocol
 
 Target = Literal["original", "resized"]
@@ -45,13 +46,15 @@ class EpisodeDataModule(LightningDataModule):
             tests at 473 and 641).
         target: what a test is scored on: "original", the masks as they are, or "resized", the masks on the square that
             the network sees.
+        mask_interpolation: how masks change size with their images, in training and test: "nearest-exact", or
+            "nearest", which lies half a pixel beside the image and is what PFENet's and HSNet's published code does.
         manifest: file with the episodes of the test, in place of drawing them; `dpcn episodes` writes one.
         workers: loader processes; episodes do not depend on it.
         protocol_name: what the test's protocol is called; a label.
         train_transform: from image and mask to the network's input; None: PFENet's augmentation.
 
     Raises:
-        ValueError: an unknown ``target``; when a training begins, a ``batch_size`` that the devices cannot share; when
+        ValueError: an unknown ``target`` or ``mask_interpolation``; when a training begins, a ``batch_size`` that the devices cannot share; when
             a loader is made, an unknown ``sampling`` or ``annotation``, a class with fewer than ``shot + 1`` images, or
             a manifest of other data.
         FileNotFoundError: when the test's loader is made, no such manifest.
@@ -73,6 +76,7 @@ class EpisodeDataModule(LightningDataModule):
     annotation: Annotation = "mask"
     scales: Sequence[int] = ()
     target: Target = "original"
+    mask_interpolation: MaskInterpolation = "nearest-exact"
     manifest: str | None = None
     workers: int = 0
     protocol_name: str = "unnamed"
@@ -82,7 +86,9 @@ class EpisodeDataModule(LightningDataModule):
         super().__init__()
         check_choice("target", self.target, get_args(Target))
         self.scales = tuple(self.scales)
-        self.train_transform = self.train_transform or TrainTransform(self.size)
+        self.train_transform = self.train_transform or TrainTransform(
+            self.size, mask_interpolation=self.mask_interpolation
+        )
         self._images: dict[Split, ImageSource] = {}
         self._resumed = {"epoch": 0, "done": 0}
 
@@ -115,7 +121,7 @@ class EpisodeDataModule(LightningDataModule):
             self.test_episodes if specs is None else len(specs),
             self.test_seed,
             original_query_mask=self.target == "original",
-            further_transforms=[TestTransform(side) for side in self.scales],
+            further_transforms=[self._test_transform(side) for side in self.scales],
             specs=specs,
         )
 
@@ -155,6 +161,7 @@ class EpisodeDataModule(LightningDataModule):
             scales=tuple(self.scales),
             target=self.target,
             manifest=manifest_hash(manifest_lines(dataset)) if self.manifest is not None else "",
+            mask_interpolation=self.mask_interpolation,
         )
 
     def _dataset(
@@ -165,11 +172,14 @@ class EpisodeDataModule(LightningDataModule):
             shot=self.shot,
             episodes=episodes,
             seed=seed,
-            transform=transform or TestTransform(self.size),
+            transform=transform or self._test_transform(self.size),
             sampling=self.sampling,
             annotation=self.annotation,
             **options,
         )
+
+    def _test_transform(self, size: int) -> TestTransform:
+        return TestTransform(size, mask_interpolation=self.mask_interpolation)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
