@@ -13,16 +13,10 @@ VOID = 255
 
 
 def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
-    """Bind the letters of several shapes to one another, and return them.
+    """Bind the letters of several shapes, such as ``"B C H W"``, to one another, and return them.
 
-    Args:
-        arguments: by argument name, the tensor and its shape in letters (``"B C H W"``). A letter means
-            one length in all of them; a number means itself.
-
-    Raises:
-        TypeError: an argument is not a tensor.
-        ValueError: a tensor has another number of axes, or a letter stands for two lengths. The message
-            names both tensors.
+    A letter means one length in all tensors; a number means itself. TypeError for an argument that is not a tensor, and
+    ValueError for another number of axes or a letter with two lengths, which names both tensors.
 
     Example:
         >>> import torch
@@ -41,34 +35,32 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
             expected = int(axis) if axis.isdigit() else lengths.setdefault(axis, length)
             owner = owners.setdefault(axis, name)
             if length != expected:
-                source = "" if owner == name else f"; {axis}={expected} comes from ``{owner}`` "
-                source += "" if owner == name else str(tuple(arguments[owner][0].shape))
-                wanted = f"{expected}" if axis.isdigit() else f"{axis}={expected}"
+                binding = f"{axis}={expected}"
+                bound = f"; {binding} comes from ``{owner}`` {tuple(arguments[owner][0].shape)}"
+                wanted, source = axis if axis.isdigit() else binding, "" if owner == name else bound
                 raise ValueError(f"``{name}``: expected {wanted} ({letters}), got shape {tuple(tensor.shape)}{source}.")
     return lengths
 
 
 def check_values(*, masks: Mapping[str, Tensor] | None = None, features: Mapping[str, Tensor] | None = None) -> None:
-    """Check the values of masks and features, with one device synchronisation for all of them.
+    """Raise ValueError, by argument name, where a mask holds other values than 0, 1 and 255 or a feature is not finite.
 
-    Tensors without values of their own (meta and fake tensors, vmap, compiled and exported graphs) are not checked.
-
-    Args:
-        masks: by argument name, masks that may hold 0 (background), 1 (foreground) and 255 (void).
-        features: by argument name, features that must be finite.
-
-    Raises:
-        ValueError: a mask holds another value, or a feature NaN or infinity.
+    All of them together wait for the device once. What `has_values` denies is not checked.
     """
     masks = {name: mask for name, mask in (masks or {}).items() if mask.dtype != torch.bool and has_values(mask)}
     features = {name: feat for name, feat in (features or {}).items() if has_values(feat)}
+    valid = {name: (mask == 0) | (mask == 1) | (mask == VOID) for name, mask in masks.items()}
     # A sum is finite unless an element is not, or unless it overflows: one pass, and no tensor of booleans.
-    fine = [_valid(mask).all() for mask in masks.values()]
-    fine += [torch.isfinite(feat.detach().sum()) for feat in features.values()]
+    fine = [each.all() for each in valid.values()] + [torch.isfinite(feat.detach().sum()) for feat in features.values()]
     if not fine or bool(torch.stack([each.to(fine[0].device) for each in fine]).all()):
         return
     for name, mask in masks.items():
-        _refuse_other_values(name, mask)
+        odd = torch.unique(mask[~valid[name]])[:5].tolist()
+        if odd:
+            raise ValueError(
+                f"``{name}``: expected only the values 0 (background), 1 (foreground) and 255 (void), got {odd}; "
+                f"compare with the class id first: (mask == class_id)."
+            )
     for name, feat in features.items():
         if not bool(torch.isfinite(feat).all()):
             raise ValueError(
@@ -93,19 +85,6 @@ def has_values(tensor: Tensor) -> bool:
             return False
         inner = torch._C._functorch.get_unwrapped(inner)
     return type(inner).__name__ != "FakeTensor"  # by name: its module takes long to import
-
-
-def _valid(mask: Tensor) -> Tensor:
-    return (mask == 0) | (mask == 1) | (mask == VOID)
-
-
-def _refuse_other_values(name: str, mask: Tensor) -> None:
-    odd = torch.unique(mask[~_valid(mask)])[:5].tolist()
-    if odd:
-        raise ValueError(
-            f"``{name}``: expected only the values 0 (background), 1 (foreground) and 255 (void), got {odd}; "
-            f"compare with the class id first: (mask == class_id)."
-        )
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
@@ -165,14 +144,9 @@ def some(items: Collection[object], most: int = 5) -> str:
 
 
 def with_shot_axis(support: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Give support images or features, and masks, their shot axis K where the caller left it out.
+    """Give support images or features ``(B, C, H, W)``, and masks ``(B, Hi, Wi)``, the shot axis K that they lack.
 
-    Args:
-        support: ``(B, K, C, H, W)`` or ``(B, C, H, W)``.
-        masks: ``(B, K, Hi, Wi)``, ``(B, K, 1, Hi, Wi)`` or ``(B, Hi, Wi)``.
-
-    Returns:
-        ``(B, K, C, H, W)`` and ``(B, K, Hi, Wi)``.
+    Returns ``(B, K, C, H, W)`` and ``(B, K, Hi, Wi)``; masks may also come as ``(B, K, 1, Hi, Wi)``.
     """
     if isinstance(support, Tensor) and support.ndim == 4:
         support = support.unsqueeze(1)

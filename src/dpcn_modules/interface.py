@@ -56,12 +56,11 @@ class SupportFeatures(NamedTuple):
     def expand(self, count: int) -> Self:
         """The same support set for ``count`` queries: the first axis of every tensor grows from 1, without a copy."""
 
-        def repeat(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.expand(count, *tensor.shape[1:])
+        def repeat(tensor: Tensor) -> Tensor:
+            return tensor.expand(count, *tensor.shape[1:])
 
-        kernels = tuple(each.expand(count, *each.shape[1:]) for each in self.kernels)
-        prototype = self.prototype.expand(count, *self.prototype.shape[1:])
-        return self._replace(prototype=prototype, kernels=kernels, high=repeat(self.high), mask=repeat(self.mask))
+        high, mask = (None if each is None else repeat(each) for each in (self.high, self.mask))
+        return type(self)(repeat(self.prototype), tuple(map(repeat, self.kernels)), high, mask)
 
 
 class FewShotModel(Protocol):
@@ -69,7 +68,6 @@ class FewShotModel(Protocol):
 
     def __call__(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
         """``(B, 3, Hi, Wi)``, ``(B, K, 3, Hi, Wi)`` and ``(B, K, Hi, Wi)`` in {0, 1, 255}."""
-        ...
 
 
 class EncodeDecodeModel(FewShotModel, Protocol):
@@ -81,12 +79,9 @@ class EncodeDecodeModel(FewShotModel, Protocol):
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
         """``(B, 3, Hi, Wi)`` or ``(B, K, 3, Hi, Wi)`` to features."""
-        ...
 
     def encode_support(self, support: ImageFeatures, support_masks: Tensor) -> Any:
         """Features with the axis K, and masks ``(B, K, Hi, Wi)`` in {0, 1, 255}, to what the network keeps of them."""
-        ...
 
     def decode(self, query: ImageFeatures, support: Any, size: tuple[int, int]) -> Prediction:
         """Features of ``B`` queries and ``B`` encoded supports to logits ``(B, 2, *size)``."""
-        ...

@@ -75,7 +75,7 @@ def _(
 def _match(s: Tensor, q: Tensor, grid: Grid, occupied: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The greatest sum of each query position and window, and where: ``(N, A, Q)`` each, chunk by chunk of rows."""
     N, P, Q, width = s.shape[0], s.shape[2], q.shape[2], grid.width
-    halo = max(_step(d_h // 2, d_w // 2, width) for d_h, d_w in grid.windows)
+    halo = max(d_h // 2 * width + d_w // 2 for d_h, d_w in grid.windows)
     best = s.new_full((N, len(grid.windows), Q), -torch.inf)
     winner = torch.zeros_like(best, dtype=torch.long)
     for start in range(0, P, grid.chunk_rows * width):
@@ -136,13 +136,10 @@ def _cosine(s: Tensor, q: Tensor, occupied: Tensor | None) -> Tensor:
     return cosine.index_copy_(1, places, (s[:, :, places].transpose(1, 2) @ q).to(s.dtype))
 
 
-def _step(y: int, x: int, width: int) -> int:
-    return y * width + x
-
-
 def steps_of(window: tuple[int, int], width: int) -> list[int]:
-    (up, left) = (window[0] // 2, window[1] // 2)
-    return [_step(y, x, width) for y in range(-up, up + 1) for x in range(-left, left + 1)]
+    """The steps from the centre of a window to each of its offsets."""
+    up, left = window[0] // 2, window[1] // 2
+    return [y * width + x for y in range(-up, up + 1) for x in range(-left, left + 1)]
 
 
 def _diagonal_sum(cosine: Tensor, window: tuple[int, int], width: int, first: int, count: int) -> Tensor:

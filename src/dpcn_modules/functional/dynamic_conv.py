@@ -49,20 +49,16 @@ def dynamic_conv2d_multi(
 ) -> list[Tensor]:
     """Convolve one input with several sets of kernels: :func:`dynamic_conv2d` for each, in one call.
 
-    A backend may read ``x`` once for all of them.
+    A backend may read ``x`` once for all of them. The other arguments are those of :func:`dynamic_conv2d`.
 
     Args:
-        x: query feature, ``(B, C, H, W)``.
         kernels_list: each ``(B, C, kh, kw)`` with odd sides, which may differ from one to the next.
-        backend: as in :func:`dynamic_conv2d`.
-        validate: as in :func:`dynamic_conv2d`.
 
     Returns:
         One ``(B, C, H, W)`` for each entry of ``kernels_list``.
 
     Raises:
-        TypeError: an argument is not a tensor.
-        ValueError: as in :func:`dynamic_conv2d`, or ``kernels_list`` is empty.
+        TypeError, ValueError: as :func:`dynamic_conv2d`; also ValueError for an empty ``kernels_list``.
 
     Example:
         >>> import torch

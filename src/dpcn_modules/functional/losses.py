@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpcn_modules._checks import VOID, check_shapes
+from dpcn_modules.functional.pooling import resize
 from dpcn_modules.interface import Prediction
 
 
@@ -23,12 +24,10 @@ def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
     Reference: Liu et al., CVPR 2022, eq. 12 and 13.
     """
     check_shapes(logits=(logits, "B 2 H W"), mask=(mask, "B Hi Wi"))
-    if logits.shape[-2:] != mask.shape[-2:]:
-        logits = F.interpolate(logits, mask.shape[-2:], mode="bilinear", align_corners=True)
-    # The mean over no pixels would be NaN.
+    logits = resize(logits, mask.shape[-2:])
     logits = logits if logits.element_size() >= 4 else logits.float()
     summed = F.cross_entropy(logits, mask, ignore_index=VOID, reduction="sum")
-    return summed / (mask != VOID).sum().clamp(min=1)
+    return summed / (mask != VOID).sum().clamp(min=1)  # the mean over no pixels would be NaN
 
 
 def episode_loss(

@@ -40,8 +40,10 @@ def resize_mask(mask: Tensor, size: tuple[int, int], *, validate: bool = True) -
             raise ValueError(f"``mask``: expected a tensor (B K Hi Wi) or (B Hi Wi), got {got}.")
         check_mask_values("mask", mask)
     foreground = (mask == 1).to(torch.float32)
-    if tuple(mask.shape[-2:]) == tuple(size) or mask.numel() == 0:
-        return foreground if mask.numel() else foreground.new_zeros(*mask.shape[:-2], *size)
+    if mask.numel() == 0:
+        return foreground.new_zeros(*mask.shape[:-2], *size)
+    if tuple(mask.shape[-2:]) == tuple(size):
+        return foreground
     masks = foreground.reshape(-1, 1, *mask.shape[-2:])
     large = F.interpolate(masks, size, mode="bilinear", align_corners=True) >= 0.5
     # Bilinear samples points and can step over a small object; the area share cannot.
@@ -91,20 +93,17 @@ def foreground_pool(feat: Tensor, mask: Tensor, bins: int, *, validate: bool = T
 
     The ``N`` foreground vectors, in raster order, one shot after the other, go through adaptive average pooling:
     bin ``s`` is the mean of the vectors ``floor(s N / bins) <= rank < ceil((s + 1) N / bins)``. ``N`` differs from
-    sample to sample; the rank of each position (a cumulative sum of the mask) gives an averaging matrix, so a
-    batch is one product and no shape depends on the data.
+    sample to sample, yet a batch is one product with an averaging matrix, and no shape depends on the data.
 
     Args:
-        feat: support feature, ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot.
-        mask: support mask at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
+        feat: as in :func:`masked_average_pool`, like ``mask`` and ``validate``.
         bins: number of vectors, S or S^2.
-        validate: check shapes and values; False where the caller has done so.
 
     Returns:
         ``(B, bins, C)``, the dtype of ``feat``; zero where a sample has no foreground at all.
 
     Raises:
-        ValueError: shapes disagree, a mask value is not 0, 1 or 255, a feature is not finite, or ``bins`` < 1.
+        ValueError: as :func:`masked_average_pool`, or ``bins`` < 1.
 
     Example:
         >>> import torch
@@ -130,18 +129,9 @@ def foreground_pool(feat: Tensor, mask: Tensor, bins: int, *, validate: bool = T
 
 
 def support_at_feature_size(feat: Tensor, mask: Tensor, *, validate: bool = True) -> tuple[Tensor, Tensor]:
-    """Give a support set its shot axis and its masks at feature size.
+    """Give a support set, as :func:`masked_average_pool` takes and checks it, its shot axis and masks at feature size.
 
-    Args:
-        feat: support feature, ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot.
-        mask: support mask at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
-        validate: check shapes and values; False where the caller has done so.
-
-    Returns:
-        Features ``(B, K, C, H, W)`` and masks ``(B, K, H, W)`` in {0, 1}, float32.
-
-    Raises:
-        ValueError: shapes disagree, a mask value is not 0, 1 or 255, or a feature is not finite.
+    Returns features ``(B, K, C, H, W)`` and masks ``(B, K, H, W)`` in {0, 1}, float32.
     """
     feat, mask = with_shot_axis(feat, mask)
     if validate:
@@ -155,40 +145,25 @@ def support_at_feature_size(feat: Tensor, mask: Tensor, *, validate: bool = True
 def soft_masks(support_feat: Tensor, support_masks: Tensor) -> Tensor:
     """Bring masks to feature size as the published host networks do: bilinear, corners aligned, and no threshold.
 
-    Args:
-        support_feat: ``(B, K, C, H, W)``.
-        support_masks: ``(B, K, Hi, Wi)`` in {0, 1, 255}; void counts as not foreground.
-
-    Returns:
-        ``(B, K, H, W)`` in [0, 1], the dtype of the feature.
+    ``(B, K, Hi, Wi)`` in {0, 1, 255}, where void counts as not foreground, to ``(B, K, H, W)`` in [0, 1], the dtype of
+    the feature, ``(B, K, C, H, W)``.
     """
     return resize((support_masks == 1).to(support_feat.dtype), support_feat.shape[-2:])
 
 
-def soft_average_pool(feat: Tensor, weight: Tensor, *, eps: float = 0.0005) -> Tensor:
-    """Average features under a soft mask, divided by its area + eps, as the published host networks do.
+def soft_average_pool(feat: Tensor, weight: Tensor) -> Tensor:
+    """Average features under a soft mask, divided by its area + 0.0005, as the published host networks do.
 
-    Args:
-        feat: ``(B, K, C, H, W)``.
-        weight: ``(B, K, H, W)`` in [0, 1].
-        eps: added to the area of the mask.
-
-    Returns:
-        One prototype for each shot, ``(B, K, C)``; zero where there is no foreground.
+    ``(B, K, C, H, W)`` and ``(B, K, H, W)`` in [0, 1] to ``(B, K, C)``, zero where there is no foreground.
     """
     area = weight.sum((-2, -1)).unsqueeze(-1)  # B K 1
-    return torch.einsum("bkchw,bkhw->bkc", feat, weight) / (area + eps)
+    return torch.einsum("bkchw,bkhw->bkc", feat, weight) / (area + 0.0005)
 
 
 def resize(feat: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear with aligned corners, as the field's networks do: exact for stride 8 at 473 = 8 * 59 + 1.
 
-    Args:
-        feat: ``(B, C, H, W)``.
-        size: height and width of the result.
-
-    Returns:
-        ``(B, C, *size)``; the same tensor where it has that size.
+    ``(B, C, H, W)`` to ``(B, C, *size)``; the same tensor where it has that size.
     """
     if tuple(feat.shape[-2:]) == tuple(size):
         return feat

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dpcn_modules._checks import check_integer, check_odd, check_shapes, check_values, with_shot_axis
 from dpcn_modules.functional._region_match import BestMatch
+from dpcn_modules.functional._region_search import Grid
 from dpcn_modules.functional.pooling import support_at_feature_size
 
 Windows = Sequence[tuple[int, int]]
@@ -31,9 +32,8 @@ def region_activation(
 
     ``act[q] = max over p of mean over offsets o of cos(s[p + o], query[q + o])``
 
-    where offsets outside an image count 0; then min-max over the positions, and the mean over the shots. The
-    mean over offsets is a diagonal box sum of ONE matrix of pixel cosines, so all windows cost one matrix product
-    and the ``(d_h d_w, HW, HW)`` tensor never exists.
+    where offsets outside an image count 0; then min-max over the positions, and the mean over the shots. All windows
+    share one matrix of pixel cosines.
 
     Args:
         query_feat: ``(B, C, H, W)``.
@@ -74,7 +74,7 @@ def region_activation(
         features = {"query_feat": query_feat, "support_feat": support_feat}
         check_values(masks={"support_mask": support_mask}, features=features)
     _, foreground = support_at_feature_size(support_feat, support_mask, validate=False)
-    B, K, _, _, support_width = support_feat.shape
+    B, K, _, support_height, support_width = support_feat.shape
     H, W = query_feat.shape[-2:]
 
     # A masked unit vector is the unit vector of the masked feature, but its gradient holds no division by 0.
@@ -83,7 +83,9 @@ def region_activation(
     width = max(W, support_width) + max(d_w // 2 for _, d_w in windows)
     s_columns, q_columns = _columns(s_hat, width), _columns(q_hat, width)  # BK, C, rows * width
     occupied = _columns(foreground.unsqueeze(2), width)[:, 0] > 0  # BK, rows * width
-    match, _ = BestMatch.apply(s_columns, q_columns, occupied, width, support_width, tuple(windows), chunk_size)
+    chunk_rows = support_height if chunk_size is None else -(-chunk_size // support_width)
+    grid = Grid(width, support_width, tuple(windows), chunk_rows)
+    match, _ = BestMatch.apply(s_columns, q_columns, occupied, grid)
     match = match.reshape(B, K, len(windows), H, width)[..., :W]
     return _min_max(match, eps).mean(1).to(query_feat.dtype)
 
@@ -100,21 +102,10 @@ def prior_mask(
     """Say how well each query pixel matches its best pixel of the masked support.
 
     Region activation with the one window ``(1, 1)``: PFENet's prior mask, and DPCN's initial pseudo mask on
-    COCO-20i.
-
-    Args:
-        query_feat: ``(B, C, H, W)``.
-        support_feat: ``(B, K, C, H, W)``, or ``(B, C, H, W)`` for one shot.
-        support_mask: at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}.
-        chunk_size: as in :func:`region_activation`.
-        eps: as in :func:`region_activation`.
-        validate: as in :func:`region_activation`.
+    COCO-20i. Arguments and errors are those of :func:`region_activation`.
 
     Returns:
         ``(B, 1, H, W)`` in [0, 1], the dtype of ``query_feat``.
-
-    Raises:
-        ValueError: as :func:`region_activation`.
 
     Example:
         >>> import torch

@@ -1,14 +1,14 @@
 """Add DCM to a host network, and take it out again."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeVar, cast, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, get_args
 
 from torch import nn
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.models.host import BeforeAdapter, HostNetwork
-from dpcn_modules.models.settings import DCMSettings, HostSettings
+from dpcn_modules.models.settings import DCMSettings
 from dpcn_modules.modules import DCMInteraction
 from dpcn_modules.modules.dynamic_convolution import DEFAULT_BRANCHES
 
@@ -35,12 +35,8 @@ def add_dcm(
 
     Args:
         host: a :class:`PFENet` or :class:`CANet` of this library, or another :class:`HostNetwork`.
-        adapter: one that was trained elsewhere, with its own options; None makes a new one of the options below.
-        kernel_size: S, odd (Table 4).
-        generation: "serial" (5->25) or "parallel" (5/25) (Table A1).
-        branches: which of "vertical", "square", "horizontal" (Table 5).
-        network_width: kernel width of the kernel networks' convolutions, odd.
-        backend: of :func:`dpcn_modules.functional.dynamic_conv2d`.
+        adapter: one that was trained elsewhere, with its own options; None makes a new one.
+        kernel_size, generation, branches, network_width, backend: of a new one; see :class:`DynamicConvolutionModule`.
         train: "head": the adapter, and all of the host network that was trainable before. "adapter": the adapter alone;
             the rest of the host network and its BatchNorm running statistics are frozen, until :func:`remove_dcm`.
 
@@ -75,11 +71,7 @@ def add_dcm(
             f"remove_dcm(host) takes it out."
         )
     options = DCMSettings(
-        kernel_size=kernel_size,
-        generation=generation,
-        branches=tuple(branches),
-        network_width=network_width,
-        backend=backend,
+        kernel_size=kernel_size, generation=generation, branches=branches, network_width=network_width, backend=backend
     )
     if adapter is None:
         like = next(host.parameters())
@@ -90,11 +82,10 @@ def add_dcm(
         )
     _check_adapter(adapter, host)
     _set_validation(adapter, False)  # the host network checks its inputs
-    settings = cast("HostSettings | None", host.settings)
-    host.before_adapter = BeforeAdapter((), host.backbone.frozen_norm, settings)
+    host.before_adapter = BeforeAdapter((), host.backbone.frozen_norm, host.settings)
     host.interaction = adapter.train(host.training)
-    if settings is not None:
-        host.settings = dataclasses.replace(settings, dcm=True, **_options_of(adapter))  # type: ignore[assignment]
+    if host.settings is not None:
+        host.settings = dataclasses.replace(host.settings, dcm=True, **_options_of(adapter))
     if train == "adapter":
         train_adapter_only(host)
     return host
@@ -105,18 +96,15 @@ def train_adapter_only(host: nn.Module) -> None:
 
     :func:`remove_dcm` makes trainable again what this froze.
 
-    Args:
-        host: one with an adapter, by :func:`add_dcm` or built with it.
-
     Raises:
-        TypeError: the host network has no place for an adapter.
-        ValueError: it has no adapter.
+        TypeError, ValueError: the host network has no place for an adapter, or no adapter.
     """
     host = _checked(host)
     before = _before_adapter(host)
     names = [name for name, parameter in host.named_parameters() if parameter.requires_grad]
     frozen = [name for name in names if not name.startswith("interaction.")]
-    _set_trainable(host, frozen, False)
+    for name in frozen:
+        host.get_parameter(name).requires_grad_(False)
     host.before_adapter = before._replace(trainable=(*before.trainable, *frozen))
     host.backbone.frozen_norm = True
     host.train(host.training)
@@ -126,25 +114,19 @@ def remove_dcm(host: HostT) -> HostT:
     """Take the adapter out of a host network, which is then as it was, but for what was trained meanwhile.
 
     With ``train="adapter"`` nothing else was, so the host network gives its first logits again. Keep
-    ``host.interaction`` beforehand to add it to another host network.
-
-    Args:
-        host: one with an adapter, by :func:`add_dcm` or built with it.
-
-    Returns:
-        The host network.
+    ``host.interaction`` beforehand to add it to another host network. Returns the host network.
 
     Raises:
-        TypeError: the host network has no place for an adapter.
-        ValueError: it has no adapter.
+        TypeError, ValueError: the host network has no place for an adapter, or no adapter.
     """
     before = _before_adapter(_checked(host))
     if host.interaction is not None:
         _set_validation(host.interaction, True)
     host.interaction, host.before_adapter = None, None
-    _set_trainable(host, before.trainable, True)
+    for name in before.trainable:
+        host.get_parameter(name).requires_grad_(True)
     host.backbone.frozen_norm = before.frozen_norm
-    host.settings = before.settings  # type: ignore[assignment]
+    host.settings = before.settings
     host.train(host.training)
     return host
 
@@ -158,8 +140,7 @@ def _before_adapter(host: HostNetwork) -> BeforeAdapter:
     if host.before_adapter is not None:
         return host.before_adapter
     # One that was built with the adapter differs from one without in nothing else.
-    settings = cast("HostSettings | None", host.settings)
-    without = None if settings is None else dataclasses.replace(settings, dcm=False)
+    without = None if host.settings is None else dataclasses.replace(host.settings, dcm=False)
     return BeforeAdapter((), host.backbone.frozen_norm, without)
 
 
@@ -189,11 +170,6 @@ def _options_of(adapter: DCMInteraction) -> dict[str, Any]:
     """The settings that make another adapter like it."""
     generated = ("kernel_size", "generation", "branches", "network_width")
     return {name: getattr(adapter.generator, name) for name in generated} | {"backend": adapter.application.backend}
-
-
-def _set_trainable(host: HostNetwork, names: Iterable[str], trainable: bool) -> None:
-    for name in names:
-        host.get_parameter(name).requires_grad_(trainable)
 
 
 def _set_validation(adapter: DCMInteraction, validate: bool) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from dpcn_modules.functional.pooling import resize, soft_average_pool, soft_masks
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
@@ -18,12 +19,7 @@ class IterativeOptimization(nn.Module):
     """Segment by the comparison feature and the previous prediction.
 
     Three pre-activation residual blocks of two 3 x 3 convolutions, the first of which sees the previous prediction
-    too; ASPP; 1 x 1 to C; 1 x 1 to two logits.
-
-    Args:
-        channels: C.
-        rates: dilations in the ASPP.
-        dropout: probability that a channel is dropped, in ASPP and merge.
+    too; ASPP; 1 x 1 to C; 1 x 1 to two logits. Arguments are those of :class:`ASPP`.
 
     Shape:
         - feat: comparison feature, ``(B, C, H, W)``
@@ -38,9 +34,7 @@ class IterativeOptimization(nn.Module):
         C = channels
         self.residuals = nn.ModuleList(_residual(in_channels, C) for in_channels in (C + 2, C, C))
         self.aspp = ASPP(C, rates, dropout=dropout)
-        self.merge = nn.Sequential(
-            nn.Conv2d(self.aspp.out_channels, C, 1), nn.ReLU(inplace=True), nn.Dropout2d(dropout)
-        )
+        self.merge = Conv2dNormActivation(self.aspp.out_channels, C, 1, norm_layer=None).append(nn.Dropout2d(dropout))
         init_for_relu(self)
         self.classifier = nn.Conv2d(C, 2, 1)
 
@@ -57,9 +51,6 @@ class ShotAttention(nn.Module):
     """Weigh the comparison features of several shots: one scalar each, softmax over the shots, weighted sum.
 
     Two blocks: 3 x 3 convolution, ReLU, 3 x 3 max-pool; 3 x 3 convolution to one channel, global average.
-
-    Args:
-        channels: C.
 
     Shape:
         ``(B, K, C, H, W)`` to ``(B, C, H, W)``; one shot comes back as it is.
@@ -89,16 +80,12 @@ class ShotAttention(nn.Module):
 class CANet(HostNetwork):
     """Class-agnostic segmentation network, with a place for DCM on the query feature before the comparison.
 
-    Parts are handed in; :func:`dpcn_modules.models.build_model` holds the numbers. Several shots are compared one by
-    one, and weighed by attention.
+    Several shots are compared one by one, and weighed by attention.
 
     Args:
         backbone: gives the features of layer2 and layer3; layer4 is left out.
-        channels: C.
-        rates: dilations in the ASPP.
-        dropout: probability that a channel is dropped, in every block.
-        refinements: at test, how often the prediction is refined by itself after the first pass.
-        history_dropout: in training, the probability that a sample sees zeros instead of its previous prediction.
+        channels, rates, dropout, refinements, history_dropout: see :class:`CANetSettings`. A sample that sees no
+            previous prediction sees zeros.
 
     Shape:
         As :class:`dpcn_modules.models.FewShotNetwork`.
@@ -132,7 +119,7 @@ class CANet(HostNetwork):
             raise ValueError(f"``history_dropout``: expected a probability from 0 to 1, got {history_dropout}.")
         super().__init__(backbone, channels=channels)
         backbone.drop_layer4()
-        self.reduction = _dilated(backbone.channels[0] + backbone.channels[1], channels, dropout)
+        self.reduction = _dilated(sum(backbone.channels[:2]), channels, dropout)
         self.comparison = _dilated(2 * channels, channels, dropout)
         self.attention = ShotAttention(channels)
         self.optimization = IterativeOptimization(channels, rates, dropout=dropout)
@@ -187,18 +174,12 @@ class CANet(HostNetwork):
 
 
 def _dilated(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
-    block = nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=2, dilation=2), nn.ReLU(inplace=True), nn.Dropout2d(dropout)
-    )
+    block: nn.Sequential = Conv2dNormActivation(in_channels, out_channels, 3, norm_layer=None, dilation=2)
     init_for_relu(block)
-    return block
+    return block.append(nn.Dropout2d(dropout))
 
 
 def _residual(in_channels: int, out_channels: int) -> nn.Sequential:
     # The first ReLU must not work in place: the sum needs the feature as it was.
-    return nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(in_channels, out_channels, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(out_channels, out_channels, 3, padding=1),
-    )
+    conv_relu = Conv2dNormActivation(in_channels, out_channels, 3, norm_layer=None)
+    return nn.Sequential(nn.ReLU(), *conv_relu, nn.Conv2d(out_channels, out_channels, 3, padding=1))

@@ -31,13 +31,7 @@ class Checkpoint(NamedTuple):
 
 
 def load_model(checkpoint: str | Path) -> FewShotNetwork:
-    """Build the network of a checkpoint and give it the checkpoint's parameters.
-
-    Args:
-        checkpoint: a file that ``dpcn fit`` wrote.
-
-    Returns:
-        The network, in evaluation mode, on the CPU.
+    """Build the network of a file that ``dpcn fit`` wrote, with its parameters, in evaluation mode on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -47,18 +41,7 @@ def load_model(checkpoint: str | Path) -> FewShotNetwork:
 
 
 def restore_model(content: Checkpoint, *, source: str) -> FewShotNetwork:
-    """Build the network of a checkpoint that has been read.
-
-    Args:
-        content: as :func:`read_checkpoint` gives it.
-        source: its file, for the message.
-
-    Returns:
-        The network, in evaluation mode, on the CPU.
-
-    Raises:
-        ValueError: it holds another network's parameters.
-    """
+    """Build the network of a checkpoint that has been read from the file ``source``; see :func:`load_model`."""
     settings = settings_of(content.network, **content.settings)
     if settings.weights is not None:
         # The checkpoint holds the backbone too: its pretrained weights are not needed, what follows from them is kept.
@@ -105,11 +88,9 @@ def upgrade_checkpoint(content: dict[str, Any]) -> None:
     In 0.1.0, ``recipe`` held the name and the differences from its defaults, DCM held its kernel networks itself, and
     the adapter held a whole DCM.
     """
-    if "recipe" not in content or "network" in content:
+    if "network" in content or "name" not in content.get("recipe", {}):
         return
     recipe = dict(content.pop("recipe"))
-    if "name" not in recipe:
-        return
     content["network"] = recipe.pop("name")
     content["settings"] = dataclasses.asdict(settings_of(content["network"], **recipe))
     state = content.get("state_dict", {})
@@ -117,5 +98,4 @@ def upgrade_checkpoint(content: dict[str, Any]) -> None:
         renamed = name.replace("interaction.dynamic_convolution.", "interaction.")
         renamed = renamed.replace("dynamic_convolution.networks.", "dynamic_convolution.generator.networks.")
         renamed = renamed.replace("interaction.networks.", "interaction.generator.networks.")
-        if renamed != name:
-            state[renamed] = state.pop(name)
+        state[renamed] = state.pop(name)

@@ -8,12 +8,7 @@ from dpcn_modules.functional.pooling import resize
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
 from dpcn_modules.models.network import FewShotNetwork
-from dpcn_modules.modules import (
-    Decoder,
-    DynamicConvolutionModule,
-    FeatureFilteringModule,
-    SupportActivationModule,
-)
+from dpcn_modules.modules import Decoder, DynamicConvolutionModule, FeatureFilteringModule, SupportActivationModule
 
 
 class DPCN(FewShotNetwork):

@@ -25,13 +25,7 @@ from dpcn_modules.models.settings import (
     PFENetSettings,
     Settings,
 )
-from dpcn_modules.modules import (
-    DCMInteraction,
-    Decoder,
-    DynamicConvolutionModule,
-    FeatureFilteringModule,
-    SupportActivationModule,
-)
+from dpcn_modules.modules import DCM, FFM, SAM, DCMInteraction, Decoder
 from dpcn_modules.modules.decoder import init_for_relu
 
 
@@ -74,13 +68,7 @@ def settings_of(name: str, **overrides: Any) -> Settings:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """List the names of the networks that match a pattern.
-
-    Args:
-        pattern: as a shell writes it: ``*`` is anything, ``?`` one character.
-
-    Returns:
-        The names, sorted; empty where none matches.
+    """List the names of the networks that match a shell pattern (``*`` is anything, ``?`` one character), sorted.
 
     Example:
         >>> list_models("dpcn_*")
@@ -90,24 +78,19 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def _build_dpcn(settings: DPCNSettings) -> DPCN:
-    backbone = _backbone(settings)
-    if not (settings.sam or settings.ffm):
-        backbone.drop_layer4()  # only SAM and the prior mask look at it, and DDP stops at parameters without a gradient
-    C = settings.channels
-    sam, ffm, dcm = None, None, None
+    backbone, C = _backbone(settings), settings.channels
+    sam = None
     if settings.sam or settings.ffm:
         windows = settings.windows if settings.sam else ((1, 1),)
-        sam = SupportActivationModule(windows, chunk_size=settings.chunk_size, validate=False)
-    if settings.ffm:
-        ffm = FeatureFilteringModule(C, validate=False)
-    if settings.dcm:
-        dcm = DynamicConvolutionModule(C, **settings.dcm_options(), validate=False)
+        sam = SAM(windows, chunk_size=settings.chunk_size, validate=False)
+    else:
+        backbone.drop_layer4()  # only SAM and the prior mask look at it, and DDP stops at parameters without a gradient
+    ffm = FFM(C, validate=False) if settings.ffm else None
+    dcm = DCM(C, **settings.dcm_options(), validate=False) if settings.dcm else None
     query_channels = dcm.out_channels if dcm else C
     in_channels = query_channels + C + (len(sam.windows) if sam else 0) + (1 if ffm else 0)
     reduction = nn.Sequential(
-        nn.Conv2d(backbone.channels[0] + backbone.channels[1], C, 1),
-        nn.ReLU(inplace=True),
-        nn.Dropout2d(settings.reduction_dropout),
+        nn.Conv2d(sum(backbone.channels[:2]), C, 1), nn.ReLU(inplace=True), nn.Dropout2d(settings.reduction_dropout)
     )
     init_for_relu(reduction)
     return DPCN(
@@ -121,16 +104,16 @@ def _build_dpcn(settings: DPCNSettings) -> DPCN:
     )
 
 
+def _build_panet(settings: PANetSettings) -> PANet:
+    return PANet(_backbone(settings), scale=settings.scale, query_to_support=settings.query_to_support)
+
+
 def _build_host(kind: type[HostNetwork], options: tuple[str, ...], settings: HostSettings) -> HostNetwork:
     host = kind(_backbone(settings), channels=settings.channels, **{name: getattr(settings, name) for name in options})
     if settings.dcm:
         # Made after its host network, so that a seed gives the host network the same start with it and without.
         host.interaction = DCMInteraction(settings.channels, **settings.dcm_options(), validate=False)
     return host
-
-
-def _build_panet(settings: PANetSettings) -> PANet:
-    return PANet(_backbone(settings), scale=settings.scale, query_to_support=settings.query_to_support)
 
 
 def _backbone(settings: NetworkSettings) -> Backbone:
@@ -153,28 +136,25 @@ _LARGE = ("resnet50", "resnet101", "vgg16", "vgg16_bn")
 _SMALL_DPCN = DPCNSettings(backbone="small", channels=32, rates=(2, 4, 6), reduction_dropout=0.0)
 _SMALL_PFENET = PFENetSettings(backbone="small", channels=32, sizes=(16, 8, 4, 2), reduction_dropout=0.0)
 _SMALL_CANET = CANetSettings(backbone="small", channels=32, rates=(2, 4, 6), dropout=0.0)
-_BASELINE = {"sam": False, "ffm": False, "dcm": False}
 # Where the published network's backbone is a variant of its own.
 _CANET_BACKBONES = {"resnet50": "resnet50_early_stride", "resnet101": "resnet101_early_stride"}
 _PANET_BACKBONES = {"vgg16": "vgg16_dilated"}
 
 
-def _family(
-    small: Settings, variants: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None
-) -> dict[str, Settings]:
+def _family(small: Settings, variants: Mapping[str, str] | None = None, **overrides: Any) -> dict[str, Settings]:
     """The settings of a network with every backbone."""
     kind = type(small)
     large = {name: kind(backbone=(variants or {}).get(name, name)) for name in _LARGE}
-    return {name: dataclasses.replace(each, **overrides or {}) for name, each in {**large, "small": small}.items()}
+    return {name: dataclasses.replace(each, **overrides) for name, each in {**large, "small": small}.items()}
 
 
 _FAMILIES: dict[str, dict[str, Settings]] = {
     "dpcn_{}": _family(_SMALL_DPCN),
-    "baseline_{}": _family(_SMALL_DPCN, overrides=_BASELINE),
+    "baseline_{}": _family(_SMALL_DPCN, sam=False, ffm=False, dcm=False),
     "pfenet_{}": _family(_SMALL_PFENET),
-    "pfenet_{}_dcm": _family(_SMALL_PFENET, overrides={"dcm": True}),
+    "pfenet_{}_dcm": _family(_SMALL_PFENET, dcm=True),
     "canet_{}": _family(_SMALL_CANET, _CANET_BACKBONES),
-    "canet_{}_dcm": _family(_SMALL_CANET, _CANET_BACKBONES, {"dcm": True}),
+    "canet_{}_dcm": _family(_SMALL_CANET, _CANET_BACKBONES, dcm=True),
     "panet_{}": _family(PANetSettings(backbone="small"), _PANET_BACKBONES),
 }
 

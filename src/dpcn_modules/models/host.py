@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dpcn_modules.models.backbones import Backbone
 from dpcn_modules.models.network import FewShotNetwork
-from dpcn_modules.models.settings import HostSettings
+from dpcn_modules.models.settings import CANetSettings, PFENetSettings
 from dpcn_modules.models.weights import check_entries, read_state_dict
 from dpcn_modules.modules import DCMInteraction
 
@@ -24,21 +24,22 @@ class BeforeAdapter(NamedTuple):
 
     trainable: tuple[str, ...]
     frozen_norm: bool
-    settings: HostSettings | None
+    settings: PFENetSettings | CANetSettings | None
 
 
 class HostNetwork(FewShotNetwork):
     """A published network with one place where DCM can be added.
 
     Args:
-        backbone: gives the features of three stages, shared by query and support.
+        backbone: as of :class:`FewShotNetwork`.
         channels: C of the query and support feature at that place.
 
     Attributes:
-        channels: C.
         interaction: the adapter, or None; :func:`dpcn_modules.models.add_dcm` puts it in.
         before_adapter: how the host network was before :func:`dpcn_modules.models.add_dcm`, or None.
     """
+
+    settings: PFENetSettings | CANetSettings | None
 
     def __init__(self, backbone: Backbone, *, channels: int) -> None:
         super().__init__(backbone)

@@ -15,9 +15,9 @@ from dpcn_modules.models.settings import Settings
 class FewShotNetwork(nn.Module):
     """Encode the images, encode the support, decode the query; the base class of all networks.
 
-    `encode_image`, `encode_support` and `decode` can be called one by one: a support set is encoded once for many
-    queries, an image once for many episodes. They check their inputs and call the steps that a network defines: what
-    it keeps of an image (`_image_features`), of a support set (`_encode_support`), and how it segments (`_decode`).
+    `encode_image`, `encode_support` and `decode` can be called one by one. They check their inputs and call the steps
+    that a network defines: what it keeps of an image (`_image_features`), of a support set (`_encode_support`), and how
+    it segments (`_decode`).
 
     Args:
         backbone: gives the features of three stages, shared by query and support.
@@ -60,11 +60,10 @@ class FewShotNetwork(nn.Module):
         query = self._encode_image(query_image)
         support = self._encode_image(support_images, high=self.reads_support_high)
         check_values(masks={"support_masks": support_masks}, features=_by_name(query=query, support=support))
-        size = (query_image.shape[-2], query_image.shape[-1])
-        prediction = self._decode(query, self._encode_support(support, support_masks), size)
+        prediction = self._decode(query, self._encode_support(support, support_masks), (lengths["Hi"], lengths["Wi"]))
         if self.training and self.query_to_support:
             predicted_mask = (prediction.logits[:, 1] > prediction.logits[:, 0]).long()
-            support_size = (support_images.shape[-2], support_images.shape[-1])
+            support_size = (lengths["His"], lengths["Wis"])
             support_logits = self._segment_support(query, predicted_mask, support, support_size)
             prediction = prediction._replace(support_logits=support_logits)
         return prediction
@@ -81,24 +80,17 @@ class FewShotNetwork(nn.Module):
             mid ``(B, C_m, H, W)`` and high ``(B, C_h, H, W)``, with the axis K where it was given.
 
         Raises:
-            TypeError: no tensor.
-            ValueError: another shape.
+            TypeError, ValueError: no tensor, or another shape.
         """
         check_shapes(image=(image, "B 3 Hi Wi" if isinstance(image, Tensor) and image.ndim == 4 else "B K 3 Hi Wi"))
         return self._encode_image(image, high=high)
 
     def encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
-        """Make what the network keeps of a support set, once for any number of queries.
+        """Make what :meth:`decode` reads of a support set, once for any number of queries; errors as from forward.
 
         Args:
             support: features with the axis K, as :meth:`encode_image` gives for ``(B, K, 3, Hi, Wi)``.
             support_masks: ``(B, K, Hi, Wi)`` in {0, 1, 255}.
-
-        Returns:
-            What :meth:`decode` reads.
-
-        Raises:
-            ValueError: shapes disagree, a mask value is not 0, 1 or 255, or a feature is not finite.
         """
         mid, support_masks = with_shot_axis(support.mid, support_masks)
         check_shapes(support_feat=(mid, "B K C H W"), support_masks=(support_masks, "B K Hi Wi"))
@@ -106,18 +98,10 @@ class FewShotNetwork(nn.Module):
         return self._encode_support(support, support_masks)
 
     def decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
-        """Segment a query by an encoded support.
-
-        Args:
-            query: features of ``B`` images.
-            support: of ``B`` support sets.
-            size: ``(Hi, Wi)`` of the logits.
+        """Segment ``B`` queries by ``B`` encoded supports; errors as from forward.
 
         Returns:
-            Logits ``(B, 2, Hi, Wi)``, and what the network shows beside them.
-
-        Raises:
-            ValueError: shapes disagree, or a feature is not finite.
+            Logits ``(B, 2, Hi, Wi)`` for ``size`` = ``(Hi, Wi)``, and what the network shows beside them.
         """
         prototype = support.prototype
         letters = "B C" if prototype.ndim == 2 else "B N C"
@@ -140,11 +124,9 @@ class FewShotNetwork(nn.Module):
         raise NotImplementedError
 
     def _encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
-        """`encode_support` on inputs that have been checked."""
         raise NotImplementedError
 
     def _decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
-        """`decode` on inputs that have been checked."""
         raise NotImplementedError
 
     def _segment_support(
@@ -155,8 +137,7 @@ class FewShotNetwork(nn.Module):
         shown = ImageFeatures(*(feat.repeat_interleave(K, 0).unsqueeze(1) for feat in query))  # BK 1 C H W
         asked = ImageFeatures(*(feat.flatten(0, 1) for feat in support))  # BK C H W
         encoded = self._encode_support(shown, predicted_mask.repeat_interleave(K, 0).unsqueeze(1))
-        logits = self._decode(asked, encoded, size).logits
-        return logits.reshape(B, K, *logits.shape[1:])
+        return self._decode(asked, encoded, size).logits.reshape(B, K, 2, *size)
 
 
 def encode_support_images(model: EncodeDecodeModel, images: Tensor) -> ImageFeatures:
@@ -183,10 +164,7 @@ def shot_predictions(
         support: of ``B`` times K images.
         support_masks: ``(B, K, His, Wis)`` in {0, 1, 255}.
         size: ``(Hi, Wi)`` of the logits.
-        fusion: "concat" gives the network all shots together, as its forward does; the others give it one at a time.
-
-    Returns:
-        One prediction with "concat", otherwise K, each with logits ``(B, 2, Hi, Wi)``.
+        fusion: "concat" makes one prediction of all shots, as the network's forward does; the others K, one of each.
 
     Raises:
         ValueError: there is no shot, or as `encode_support` and `decode`.

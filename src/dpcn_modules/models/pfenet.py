@@ -1,11 +1,13 @@
 """PFENet: a prior mask from high-level features, and feature enrichment over a pyramid of sizes."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from dpcn_modules.functional import prior_mask
 from dpcn_modules.functional.pooling import resize, soft_average_pool, soft_masks
@@ -15,6 +17,7 @@ from dpcn_modules.models.host import HostNetwork
 from dpcn_modules.models.network import each_shot
 from dpcn_modules.modules.decoder import init_for_relu
 
+_conv_relu = partial(Conv2dNormActivation, norm_layer=None, bias=False)
 # Where the published code cuts VGG-16-BN into its layer0 to layer4.
 _VGG_CUTS = (0, 7, 14, 24, 34, 43)
 
@@ -46,8 +49,8 @@ class FeatureEnrichment(nn.Module):
         if not sizes or min(sizes) < 1:
             raise ValueError(f"``sizes``: expected one or more grid sides, each at least 1, got {tuple(sizes)}.")
         self.sizes = tuple(sizes)
-        self.merges = nn.ModuleList(_pointwise(2 * C + 1, C) for _ in range(count))
-        self.passes = nn.ModuleList(_pointwise(2 * C, C) for _ in range(count - 1))
+        self.merges = nn.ModuleList(_conv_relu(2 * C + 1, C, 1) for _ in range(count))
+        self.passes = nn.ModuleList(_conv_relu(2 * C, C, 1) for _ in range(count - 1))
         self.refines = nn.ModuleList(_twice_3x3(C) for _ in range(count))
         self.classifiers = nn.ModuleList(_classifier(C, dropout) for _ in range(count))
 
@@ -71,14 +74,11 @@ class FeatureEnrichment(nn.Module):
 class PFENet(HostNetwork):
     """Prior-guided feature enrichment network, with a place for DCM on the reduced query feature.
 
-    Parts are handed in; :func:`dpcn_modules.models.build_model` holds the numbers. Several shots give the mean of their
-    prototypes and of their prior masks.
+    Several shots give the mean of their prototypes and of their prior masks.
 
     Args:
         backbone: gives the features of three stages; the published ones are ``resnet50_deep_stem`` and ``vgg16_bn``.
-        channels: C.
-        sizes: of the pyramid.
-        reduction_dropout, classifier_dropout: probabilities.
+        channels, sizes, reduction_dropout, classifier_dropout: see :class:`PFENetSettings`.
 
     Shape:
         As :class:`dpcn_modules.models.FewShotNetwork`. ``auxiliary_logits`` holds the logits of every size,
@@ -103,11 +103,11 @@ class PFENet(HostNetwork):
         classifier_dropout: float = 0.1,
     ) -> None:
         super().__init__(backbone, channels=channels)
-        C, wide = channels, backbone.channels[0] + backbone.channels[1]
-        self.reduction_query = _pointwise(wide, C).append(nn.Dropout2d(reduction_dropout))
-        self.reduction_support = _pointwise(wide, C).append(nn.Dropout2d(reduction_dropout))
+        C, wide = channels, sum(backbone.channels[:2])
+        self.reduction_query = _conv_relu(wide, C, 1).append(nn.Dropout2d(reduction_dropout))
+        self.reduction_support = _conv_relu(wide, C, 1).append(nn.Dropout2d(reduction_dropout))
         self.enrichment = FeatureEnrichment(C, sizes, dropout=classifier_dropout)
-        self.merge = _pointwise(len(sizes) * C, C)
+        self.merge = _conv_relu(len(sizes) * C, C, 1)
         self.refine = _twice_3x3(C)
         self.classifier = _classifier(C, classifier_dropout)
         for part in (self.reduction_query, self.reduction_support, self.enrichment, self.merge, self.refine):
@@ -163,18 +163,8 @@ class PFENet(HostNetwork):
 
 def _classifier(channels: int, dropout: float) -> nn.Sequential:
     """3 x 3, ReLU, dropout, and 1 x 1 to two logits."""
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-        nn.ReLU(inplace=True),
-        nn.Dropout2d(dropout),
-        nn.Conv2d(channels, 2, 1),
-    )
-
-
-def _pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.ReLU(inplace=True))
+    return nn.Sequential(*_conv_relu(channels, channels, 3), nn.Dropout2d(dropout), nn.Conv2d(channels, 2, 1))
 
 
 def _twice_3x3(channels: int) -> nn.Sequential:
-    convs = (nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(2))
-    return nn.Sequential(*(part for conv in convs for part in (conv, nn.ReLU(inplace=True))))
+    return nn.Sequential(*_conv_relu(channels, channels, 3), *_conv_relu(channels, channels, 3))

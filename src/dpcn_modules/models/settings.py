@@ -1,7 +1,8 @@
 """The settings of each network, with the published values as defaults; wrong values are refused on construction."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -13,7 +14,19 @@ from dpcn_modules.modules.dynamic_convolution import DEFAULT_BRANCHES, GENERATIO
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkSettings:
+class _CheckedSettings:
+    """Fields that are checked on construction; lists (from YAML) become tuples, and paths strings."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _plain(getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            if value is not None or field.default is not None:
+                _CHECKS[field.name](field.name, value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSettings(_CheckedSettings):
     """The backbone of any network.
 
     Attributes:
@@ -31,22 +44,6 @@ class NetworkSettings:
     trainable: Trainable | None = None
     frozen_norm: bool | None = None
 
-    def __post_init__(self) -> None:
-        """Check every field, and turn lists (from YAML) into tuples."""
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _as_tuple(getattr(self, field.name)))
-        check_choice("backbone", self.backbone, BACKBONES)
-        if isinstance(self.weights, PathLike):
-            object.__setattr__(self, "weights", str(self.weights))
-        if self.weights is not None and not isinstance(self.weights, str):
-            raise TypeError(
-                f"``weights``: expected a name, a path or None, got {self.weights!r} ({type(self.weights).__name__})."
-            )
-        if self.trainable is not None:
-            check_choice("trainable", self.trainable, get_args(Trainable))
-        if self.frozen_norm is not None:
-            check_flag("frozen_norm", self.frozen_norm)
-
     def decided(self) -> Self:
         """A copy in which the settings that depend on the weights are filled in."""
         pretrained = self.weights is not None
@@ -56,7 +53,7 @@ class NetworkSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DCMSettings:
+class DCMSettings(_CheckedSettings):
     """The dynamic convolution, in DPCN or in a host network.
 
     Attributes:
@@ -72,14 +69,6 @@ class DCMSettings:
     branches: Sequence[str] = DEFAULT_BRANCHES
     network_width: int = 3
     backend: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        check_odd("kernel_size", self.kernel_size)
-        check_odd("network_width", self.network_width)
-        check_choice("generation", self.generation, GENERATIONS)
-        check_branches(self.branches)
-        check_choice("backend", self.backend, BACKEND_NAMES)
 
     def dcm_options(self) -> dict[str, Any]:
         """Keyword arguments of DCM and of its adapter."""
@@ -111,17 +100,6 @@ class DPCNSettings(NetworkSettings, DCMSettings):
     classifier_dropout: float = 0.1
     query_to_support: bool = True
 
-    def __post_init__(self) -> None:
-        """Check every field."""
-        NetworkSettings.__post_init__(self)
-        DCMSettings.__post_init__(self)
-        check_integer("channels", self.channels)
-        for name in ("sam", "ffm", "dcm", "query_to_support"):
-            check_flag(name, getattr(self, name))
-        check_windows(self.windows, self.chunk_size)
-        _check_each_integer("rates", self.rates)
-        _check_probabilities(self, "reduction_dropout", "classifier_dropout")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HostSettings(NetworkSettings, DCMSettings):
@@ -137,13 +115,6 @@ class HostSettings(NetworkSettings, DCMSettings):
     channels: int = 256
     dcm: bool = False
 
-    def __post_init__(self) -> None:
-        """Check every field."""
-        NetworkSettings.__post_init__(self)
-        DCMSettings.__post_init__(self)
-        check_integer("channels", self.channels)
-        check_flag("dcm", self.dcm)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PFENetSettings(HostSettings):
@@ -157,12 +128,6 @@ class PFENetSettings(HostSettings):
     sizes: Sequence[int] = (60, 30, 15, 8)
     reduction_dropout: float = 0.5
     classifier_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        super().__post_init__()
-        _check_each_integer("sizes", self.sizes)
-        _check_probabilities(self, "reduction_dropout", "classifier_dropout")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,13 +146,6 @@ class CANetSettings(HostSettings):
     refinements: int = 4
     history_dropout: float = 0.7
 
-    def __post_init__(self) -> None:
-        """Check every field."""
-        super().__post_init__()
-        _check_each_integer("rates", self.rates)
-        check_integer("refinements", self.refinements, lowest=0, otherwise="; 0 is one pass without refinement")
-        _check_probabilities(self, "dropout", "history_dropout")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PANetSettings(NetworkSettings):
@@ -204,18 +162,19 @@ class PANetSettings(NetworkSettings):
     scale: float = 20.0
     query_to_support: bool = True
 
-    def __post_init__(self) -> None:
-        """Check every field."""
-        super().__post_init__()
-        check_number("scale", self.scale, lowest=0.0)
-        check_flag("query_to_support", self.query_to_support)
-
 
 Settings = DPCNSettings | PFENetSettings | CANetSettings | PANetSettings
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
+def _plain(value: Any) -> Any:
+    if isinstance(value, PathLike):
+        return str(value)
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _check_weights(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"``{name}``: expected a name, a path or None, got {value!r} ({type(value).__name__}).")
 
 
 def _check_each_integer(name: str, values: Sequence[int]) -> None:
@@ -225,6 +184,23 @@ def _check_each_integer(name: str, values: Sequence[int]) -> None:
         check_integer(name, value)
 
 
-def _check_probabilities(settings: Settings, *names: str) -> None:
-    for name in names:
-        check_number(name, getattr(settings, name), lowest=0.0, highest=1.0)
+_check_probability = partial(check_number, lowest=0.0, highest=1.0)
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "backbone": partial(check_choice, known=BACKBONES),
+    "weights": _check_weights,
+    "trainable": partial(check_choice, known=get_args(Trainable)),
+    "kernel_size": check_odd,
+    "generation": partial(check_choice, known=GENERATIONS),
+    "branches": lambda _, branches: check_branches(branches),
+    "network_width": check_odd,
+    "backend": partial(check_choice, known=BACKEND_NAMES),
+    "channels": check_integer,
+    "windows": lambda _, windows: check_windows(windows, None),
+    "chunk_size": partial(check_integer, otherwise="; None matches all positions at once"),
+    "refinements": partial(check_integer, lowest=0, otherwise="; 0 is one pass without refinement"),
+    "scale": partial(check_number, lowest=0.0),
+    **dict.fromkeys(("rates", "sizes"), _check_each_integer),
+    **dict.fromkeys(("dropout", "reduction_dropout", "classifier_dropout", "history_dropout"), _check_probability),
+    **dict.fromkeys(("frozen_norm", "sam", "ffm", "dcm", "query_to_support"), check_flag),
+}
+"""By field; None is not checked where it is the default."""

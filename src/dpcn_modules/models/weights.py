@@ -18,12 +18,9 @@ UNREADABLE = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupErr
 
 
 def load_weights(backbone: nn.Module, weights: str | Path, architecture: str | None) -> None:
-    """Fill a backbone with pretrained weights. Entries of an image classifier are left out.
+    """Fill a backbone with pretrained weights: those of that name (`imagenet_weights`), or of a file.
 
-    Args:
-        backbone: network with torchvision's parameter names.
-        weights: a name (see `imagenet_weights`) or the path of a file.
-        architecture: torchvision's name of the network (``"resnet50"``); None where torchvision has none.
+    Entries of an image classifier are left out.
 
     Raises:
         FileNotFoundError: neither a name nor a file.
@@ -48,16 +45,10 @@ def load_weights(backbone: nn.Module, weights: str | Path, architecture: str | N
 
 
 def imagenet_weights(architecture: str | None) -> dict[str, WeightsEnum]:
-    """List torchvision's ImageNet weights of a network: ``"imagenet"`` is the first version of them.
+    """List torchvision's ImageNet weights of a network by name; ``"imagenet"`` is the first version, None has none.
 
     Weights that were made with another normalisation of images (VGG's ``IMAGENET1K_FEATURES``) are left
     out: on images with ImageNet's mean and standard deviation they would be wrong without an error.
-
-    Args:
-        architecture: torchvision's name of the network, or None.
-
-    Returns:
-        By name, torchvision's entry; empty for None.
 
     Example:
         >>> list(imagenet_weights("resnet50"))
@@ -72,9 +63,6 @@ def imagenet_weights(architecture: str | None) -> dict[str, WeightsEnum]:
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict, plain or under the key ``"state_dict"``, without running code from the file.
-
-    Args:
-        path: a file written by ``torch.save``.
 
     Raises:
         ValueError: the file is damaged, or holds something else than tensors by name.
@@ -111,14 +99,7 @@ def _download(entry: WeightsEnum) -> Mapping[str, Tensor]:
 
 
 def check_entries(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, argument: str, source: str) -> None:
-    """Raise ValueError, naming the entries, unless a state dict is the network's own.
-
-    Args:
-        own: state dict of the network that it is to be loaded into.
-        state: tensors by name.
-        argument: the name of the argument that brought it, for the message.
-        source: its file.
-    """
+    """Raise ValueError, naming the argument, the file and the entries, unless a state dict fits a network's own."""
     # Files older than PyTorch 0.4.1 do not count batches, and nothing here depends on that count.
     needed = [name for name in own if not name.endswith("num_batches_tracked")]
     misshaped = [

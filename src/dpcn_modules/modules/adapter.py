@@ -10,31 +10,9 @@ from dpcn_modules.modules.dynamic_convolution import DEFAULT_BRANCHES, DynamicCo
 class DCMInteraction(DynamicConvolutionModule):
     """The adapter: a query feature in, the same shape out, changed according to the support.
 
-    ``x_q + conv1x1(DCM(x_q, x_s, M_s))``. The 1 x 1 convolution starts at zero, so that a model with the adapter gives
-    bit for bit what it gave without, until it is trained.
-
-    Args:
-        channels: C of both features.
-        kernel_size: as in :class:`DynamicConvolutionModule`, like the rest.
-        generation: likewise.
-        branches: likewise.
-        network_width: likewise.
-        backend: likewise.
-        validate: likewise.
-
-    Attributes:
-        generator: makes the kernels, :class:`KernelGenerator`.
-        application: convolves the query with them, :class:`KernelApplication`.
-        merge: the 1 x 1 convolution.
-
-    Shape:
-        - query_feat: ``(B, C, H, W)``
-        - support_feat: ``(B, K, C, Hs, Ws)``, or ``(B, C, Hs, Ws)`` for one shot
-        - support_mask: at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}
-        - output: ``(B, C, H, W)``
-
-    Raises:
-        TypeError, ValueError: as :class:`DynamicConvolutionModule`.
+    ``x_q + conv1x1(DCM(x_q, x_s, M_s))``. The 1 x 1 convolution, ``merge``, starts at zero, so that a model with the
+    adapter gives bit for bit what it gave without, until it is trained. Arguments, inputs and errors are those of
+    :class:`DynamicConvolutionModule`; the output is ``(B, C, H, W)`` like the query feature.
 
     Note:
         The paper puts DCM into CANet and PFENet (Table A4) without saying how; this is our reading.
@@ -61,13 +39,7 @@ class DCMInteraction(DynamicConvolutionModule):
         validate: bool = True,
     ) -> None:
         super().__init__(
-            channels,
-            kernel_size,
-            generation,
-            branches,
-            network_width=network_width,
-            backend=backend,
-            validate=validate,
+            channels, kernel_size, generation, branches, network_width=network_width, backend=backend, validate=validate
         )
         self.merge = nn.Conv2d(self.out_channels, channels, 1)
         nn.init.zeros_(self.merge.weight)
@@ -78,11 +50,7 @@ class DCMInteraction(DynamicConvolutionModule):
         return self.interact(query_feat, self.generator(support_feat, support_mask))
 
     def interact(self, query_feat: Tensor, kernels: Sequence[Tensor]) -> Tensor:
-        """Change query features by kernels that ``generator`` made before: ``(B, C, H, W)`` to same.
-
-        Raises:
-            ValueError: as :class:`KernelApplication`.
-        """
+        """Change query features ``(B, C, H, W)`` by kernels that ``generator`` made before; errors of its forward."""
         change: Tensor = self.merge(self.application(query_feat, kernels))
         # Under autocast the convolution is half; the feature that goes on keeps its own precision.
         return query_feat + change.to(query_feat.dtype)

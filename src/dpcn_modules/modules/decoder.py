@@ -30,15 +30,13 @@ class ASPP(nn.Module):
 
         self.pooled = view(nn.Conv2d(channels, channels, 1))
         self.pointwise = view(nn.Conv2d(channels, channels, 1))
-        self.dilated = nn.ModuleList(
-            view(nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate)) for rate in rates
-        )
+        dilated = [nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate) for rate in rates]
+        self.dilated = nn.ModuleList(view(conv) for conv in dilated)
         self.out_channels = (2 + len(rates)) * channels
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the views, concatenated."""
-        pooled = self.pooled(feat.mean((-2, -1), keepdim=True))
-        pooled = pooled.expand(-1, -1, *feat.shape[-2:])
+        pooled = self.pooled(feat.mean((-2, -1), keepdim=True)).expand(-1, -1, *feat.shape[-2:])
         return torch.cat([pooled, self.pointwise(feat), *(view(feat) for view in self.dilated)], dim=1)
 
 
@@ -64,21 +62,14 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        channels: int = 256,
-        *,
-        rates: Sequence[int] = (6, 12, 18),
-        dropout: float = 0.1,
+        self, in_channels: int, channels: int = 256, *, rates: Sequence[int] = (6, 12, 18), dropout: float = 0.1
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.aspp = ASPP(channels, rates)
         self.merge = nn.Conv2d(self.aspp.out_channels, channels, 1)
         self.classifier = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Dropout2d(dropout),
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True), nn.Dropout2d(dropout)
         )
         init_for_relu(self)
         self.classifier.append(nn.Conv2d(channels, 2, 1))
@@ -94,8 +85,7 @@ class Decoder(nn.Module):
 def init_for_relu(module: nn.Module) -> None:
     """Start convolutions so that a chain of them with ReLU keeps the size of its signal (He et al., 2015).
 
-    PyTorch's default shrinks it to a third with every layer; without normalisation layers, the logits of a deep head
-    then hardly depend on its input for the first hundreds of steps.
+    PyTorch's default shrinks it to a third with every layer, which hurts where no layer normalises.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

@@ -18,16 +18,12 @@ GENERATIONS = ("serial", "parallel")
 class KernelNetwork(nn.Sequential):
     """``F_i`` of Eq. 7: two consecutive 1D convolutions over the pooled foreground vectors, ``(B, C, S)`` to same.
 
-    Args:
-        channels: C.
-        width: their kernel width, odd. Wider than 1, since in the serial generation neighbours among the S^2
-            vectors are equal until a convolution mixes them.
-        taps: of the kernels it makes. They start as mean filters with small differences, so that an untrained
-            module leaves the query readable, and a sum over 25 taps is no larger than one over 5.
+    Their kernels are wider than 1, since in the serial generation neighbours among the S^2 vectors are equal until a
+    convolution mixes them. The kernels of ``taps`` taps that come out start as mean filters with small differences, so
+    that an untrained module leaves the query readable, and a sum over 25 taps is no larger than one over 5.
     """
 
-    def __init__(self, channels: int, width: int = 3, *, taps: int = 1) -> None:
-        check_odd("width", width)
+    def __init__(self, channels: int, width: int, taps: int) -> None:
         last = nn.Conv1d(channels, channels, width, padding=width // 2)
         with torch.no_grad():
             last.weight.mul_(taps**-0.5)
@@ -40,24 +36,11 @@ class KernelGenerator(nn.Module):
     """Make the kernels of a support set, to be applied to any number of queries (Eq. 5-7).
 
     The foreground vectors ``P_fg`` (Eq. 5) are pooled to ``p_s`` (S vectors) and ``p_s2`` (S^2 vectors, Eq. 6); a
-    kernel network each makes ``ker_v`` (S x 1), ``ker_s`` (S x S) and ``ker_h`` (1 x S) of them (Eq. 7).
-
-    Args:
-        channels: as in :class:`DynamicConvolutionModule`, like the rest.
-        kernel_size: likewise.
-        generation: likewise.
-        branches: likewise.
-        network_width: likewise.
-        validate: likewise.
+    kernel network each makes ``ker_v`` (S x 1), ``ker_s`` (S x S) and ``ker_h`` (1 x S) of them (Eq. 7). Arguments,
+    inputs and errors are those of :class:`DynamicConvolutionModule`.
 
     Shape:
-        - support_feat: ``(B, K, C, Hs, Ws)``, or ``(B, C, Hs, Ws)`` for one shot
-        - support_mask: at any resolution, ``(B, K, Hi, Wi)`` or ``(B, Hi, Wi)`` in {0, 1, 255}
-        - kernels, one tensor for each branch: vertical ``(B, C, S, 1)``, square ``(B, C, S, S)``, horizontal
-          ``(B, C, 1, S)``
-
-    Raises:
-        TypeError, ValueError: as :class:`DynamicConvolutionModule`.
+        - kernels by branch: vertical ``(B, C, S, 1)``, square ``(B, C, S, S)``, horizontal ``(B, C, 1, S)``
 
     Reference: Liu et al., CVPR 2022, sec. 3.5, eq. 5-7.
     """
@@ -85,12 +68,11 @@ class KernelGenerator(nn.Module):
         self.network_width = network_width
         self.validate = validate
         taps = {"vertical": kernel_size, "square": kernel_size**2, "horizontal": kernel_size}
-        self.networks = nn.ModuleDict(
-            {branch: KernelNetwork(channels, network_width, taps=taps[branch]) for branch in branches}
-        )
+        networks = {branch: KernelNetwork(channels, network_width, taps[branch]) for branch in branches}
+        self.networks = nn.ModuleDict(networks)
 
     def forward(self, support_feat: Tensor, support_mask: Tensor) -> tuple[Tensor, ...]:
-        """Return the kernels by branch."""
+        """Return the kernels, one tensor for each branch."""
         feat, mask = with_shot_axis(support_feat, support_mask)
         if self.validate:
             check_shapes(support_feat=(feat, f"B K {self.channels} Hs Ws"), support_mask=(mask, "B K Hi Wi"))
@@ -111,18 +93,13 @@ class KernelGenerator(nn.Module):
         return tuple(kernels)
 
     def extra_repr(self) -> str:
-        """The settings."""
         return f"kernel_size={self.kernel_size}, generation={self.generation!r}, branches={self.branches}"
 
 
 class KernelApplication(nn.Module):
     """Convolve query features with the kernels of a :class:`KernelGenerator` (Eq. 8); it has no parameters.
 
-    Args:
-        channels: C of the query feature.
-        branches: as in :class:`DynamicConvolutionModule`.
-        backend: of :func:`dpcn_modules.functional.dynamic_conv2d`.
-        validate: check the inputs of each forward; False where the caller has done so.
+    Arguments are those of :class:`DynamicConvolutionModule`.
 
     Shape:
         - query_feat: ``(B, C, H, W)``
@@ -156,15 +133,15 @@ class KernelApplication(nn.Module):
         return torch.cat(enhanced, dim=1)
 
     def extra_repr(self) -> str:
-        """The settings."""
         return f"backend={self.backend!r}"
 
 
 class DynamicConvolutionModule(nn.Module):
     """Make depthwise kernels from the support's foreground vectors, and convolve the query with them.
 
-    ``application(query_feat, generator(support_feat, support_mask))``. Where a support set serves many queries, call
-    the two parts one by one: the kernels are then made once.
+    ``application(query_feat, generator(support_feat, support_mask))``, a :class:`KernelApplication` and a
+    :class:`KernelGenerator`. Where a support set serves many queries, call them one by one: the kernels are then made
+    once.
 
     Args:
         channels: C of both features.
@@ -175,10 +152,6 @@ class DynamicConvolutionModule(nn.Module):
         network_width: kernel width of the 1D convolutions, odd.
         backend: of :func:`dpcn_modules.functional.dynamic_conv2d`.
         validate: check the inputs of each forward; False where the caller has done so.
-
-    Attributes:
-        generator: a :class:`KernelGenerator`.
-        application: a :class:`KernelApplication`.
 
     Shape:
         - query_feat: (filtered) mid-level feature, ``(B, C, H, W)``

@@ -61,15 +61,9 @@ class SupportActivationModule(nn.Module):
     def forward(self, query_feat: Tensor, support_feat: Tensor, support_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the activation maps and the initial pseudo mask."""
         maps = region_activation(
-            query_feat,
-            support_feat,
-            support_mask,
-            self.windows,
-            chunk_size=self.chunk_size,
-            validate=self.validate,
+            query_feat, support_feat, support_mask, self.windows, chunk_size=self.chunk_size, validate=self.validate
         )
         return maps, maps.mean(1, keepdim=True)
 
     def extra_repr(self) -> str:
-        """The settings."""
         return f"windows={self.windows}, chunk_size={self.chunk_size}"

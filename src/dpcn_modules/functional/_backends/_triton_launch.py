@@ -32,36 +32,31 @@ def convolve(x: Tensor, kernels: list[Tensor]) -> list[Tensor]:
     outs = [x.new_empty(x.shape) for _ in kernels]
     if x.numel():
         x = _with_whole_planes(x)
-        rows = _rows("forward", kernels)
-        arguments = (x, _contiguous(kernels), tuple(outs), x.stride(0))
-        _launch("forward", arguments, kernels, rows, _parts(x, rows))
+        rows, parts = _divide("forward", x, kernels)
+        _launch("forward", x, kernels, (tuple(outs), x.stride(0)), parts, ROWS=rows)
     return outs
 
 
 def gradients(
     x: Tensor, kernels: list[Tensor], grads: list[Tensor], need_x: bool, need_kernels: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of ``x``, and those of the taps of all kernels, one after the other, ``(B, C, taps)``.
-
-    Empty where not needed.
-    """
+    """The gradient of ``x``, and those of all kernels' taps side by side, ``(B, C, taps)``; empty where not needed."""
     grad_x, grad_taps = new_gradients(x, kernels, grads, need_x, need_kernels)
     if not x.numel():
         return grad_x, grad_taps.zero_()
     x, grads = _with_whole_planes(x), [_with_whole_planes(grad) for grad in grads]
-    rows = _rows("backward", kernels)
-    parts = _parts(x, rows)
+    rows, parts = _divide("backward", x, kernels)
     sums = grad_taps
     if need_kernels and parts > 1:  # of each part of a plane, added up below in a fixed order
-        sums = x.new_empty((parts, *grad_taps.shape), dtype=_wide(x.dtype))
+        sums = x.new_empty((parts, *grad_taps.shape), dtype=torch.promote_types(x.dtype, torch.float32))
     strides = tuple(grad.stride(0) for grad in grads)
-    arguments = (x, _contiguous(kernels), tuple(grads), grad_x, sums, x.stride(0), strides)
+    arguments = (tuple(grads), grad_x, sums, x.stride(0), strides)
     together = count_taps(kernels) <= _FEW_TAPS
     for now_x, now_taps in [(need_x, need_kernels)] if together else [(need_x, False), (False, need_kernels)]:
         if now_x or now_taps:
             sides = _sides(kernels) if now_x else ((1, 1),) * len(kernels)
-            flags = {"NEED_X": now_x, "NEED_TAPS": now_taps}
-            _launch("backward", arguments, kernels, rows, parts, GRAD_SIDES=sides, TAPS=count_taps(kernels), **flags)
+            constants = {"GRAD_SIDES": sides, "TAPS": count_taps(kernels), "NEED_X": now_x, "NEED_TAPS": now_taps}
+            _launch("backward", x, kernels, arguments, parts, ROWS=rows, **constants)
     return grad_x, grad_taps if sums is grad_taps else sums.sum(0).to(x.dtype)
 
 
@@ -79,32 +74,22 @@ def count_taps(kernels: Sequence[Tensor]) -> int:
 
 
 def _launch(
-    name: str, arguments: tuple[Any, ...], kernels: Sequence[Tensor], rows: int, parts: int, **constants: Any
+    name: str, x: Tensor, kernels: list[Tensor], arguments: tuple[Any, ...], parts: int, **constants: Any
 ) -> None:
-    """Start a kernel, ``parts`` programs for each plane of the first argument."""
-    x: Tensor = arguments[0]
+    """Start a kernel, ``parts`` programs for each plane of ``x``."""
     reason = why_not_here(x.device.type)
     if reason is not None:  # a graph gets here unchecked
         raise RuntimeError(f"``backend``: 'triton' cannot run here: it {reason}; backend='auto' picks one that can.")
     module = _kernels(_is_interpreted())
     B, C, H, W = x.shape
-    sides = _sides(kernels)
+    sides, dtype = _sides(kernels), module.FLOAT64 if x.dtype == torch.float64 else module.FLOAT32
+    reach = (max(kh for kh, _ in sides), max(kw for _, kw in sides))
+    constants |= {"SIDES": sides, "REACH": reach, "LANES": _LANES, "DTYPE": dtype}
+    # The fusion is no longer the default from Triton 3.10 on.
+    options = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": True}
+    taps = tuple(each.contiguous() for each in kernels)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        getattr(module, name)[(B * C, parts)](
-            *arguments,
-            C,
-            H,
-            W,
-            SIDES=sides,
-            REACH=(max(kh for kh, _ in sides), max(kw for _, kw in sides)),
-            ROWS=rows,
-            LANES=_LANES,
-            DTYPE=module.FLOAT64 if x.dtype == torch.float64 else module.FLOAT32,
-            **constants,
-            num_warps=1,
-            num_stages=1,
-            enable_fp_fusion=True,  # no longer the default from Triton 3.10 on
-        )
+        getattr(module, name)[(B * C, parts)](x, taps, *arguments, C, H, W, **constants, **options)
 
 
 def _is_interpreted() -> bool:
@@ -122,15 +107,12 @@ def _kernels(interpreted: bool) -> ModuleType:
     return module
 
 
-def _rows(direction: str, kernels: Sequence[Tensor]) -> int:
-    return (_ROWS if count_taps(kernels) <= _FEW_TAPS else _ROWS_MANY_TAPS)[direction]
-
-
-def _parts(x: Tensor, rows: int) -> int:
-    """How many programs share a plane: one, or where planes are few, up to one for each tile."""
+def _divide(direction: str, x: Tensor, kernels: Sequence[Tensor]) -> tuple[int, int]:
+    """Rows of a strip, and how many programs share a plane: one, or where planes are few, up to one for each tile."""
+    rows = (_ROWS if count_taps(kernels) <= _FEW_TAPS else _ROWS_MANY_TAPS)[direction]
     B, C, H, W = x.shape
     tiles = _ceil_div(_ceil_div(H, rows) * W, _LANES)
-    return min(tiles, _ceil_div(_PROGRAMS, B * C))
+    return rows, min(tiles, _ceil_div(_PROGRAMS, B * C))
 
 
 def _ceil_div(a: int, b: int) -> int:
@@ -142,14 +124,5 @@ def _with_whole_planes(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_contiguous() or tensor[:1].is_contiguous() else tensor.contiguous()
 
 
-def _contiguous(kernels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(taps.contiguous() for taps in kernels)
-
-
 def _sides(kernels: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
     return tuple((taps.shape[-2], taps.shape[-1]) for taps in kernels)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """What sums are kept in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

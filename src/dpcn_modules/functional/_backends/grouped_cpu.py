@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dpcn_modules.functional._backends.grouped import convolve
+from dpcn_modules.functional._backends.grouped import convolve, convolve_padded
 
 Convolution = Callable[[Tensor, Tensor], Tensor]
 _LARGE, _AT_A_TIME = 16 * 2**20, 4 * 2**20
@@ -21,13 +20,11 @@ its own layout then stays in the caches."""
 
 def why_not(x: Tensor, kernels_list: Sequence[Tensor]) -> str | None:
     """Tensors on the CPU only."""
-    if x.device.type != "cpu":
-        return f"its backward is fast on the CPU only, and the tensors are on {x.device.type}"
-    return None
+    device = x.device.type
+    return None if device == "cpu" else f"its backward is fast on the CPU only, and the tensors are on {device}"
 
 
 def run(x: Tensor, kernels_list: Sequence[Tensor]) -> list[Tensor]:
-    """One ``(B, C, H, W)`` for each of the ``(B, C, kh, kw)``."""
     if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
         # As a convolution would: a custom function has to do it outside, so that the cast has a gradient.
         dtype = torch.get_autocast_dtype("cpu")
@@ -38,26 +35,20 @@ def run(x: Tensor, kernels_list: Sequence[Tensor]) -> list[Tensor]:
 
 
 class _DynamicConvolution(torch.autograd.Function):
-    """``out[b, c] = x[b, c] * kernels[b, c]``; both gradients are convolutions of the same kind.
-
-    The backward consists of differentiable operations, so that a second derivative is available.
-    """
+    """Both gradients are convolutions of the same kind, and differentiable: a second derivative is available."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, kernels: Tensor) -> Tensor:
-        """The grouped convolution."""
         return _by_samples(convolve, _single(x), _single(kernels)).to(x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        """Keep both inputs."""
         ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Convolve the gradient with the turned kernels, and the input with the gradient."""
         x, kernels = (_single(saved) for saved in ctx.saved_tensors)
         single = _single(grad)
         grad_x = grad_kernels = None
@@ -84,16 +75,9 @@ def _by_samples(function: Convolution, x: Tensor, other: Tensor) -> Tensor:
 
 def _correlate(x: Tensor, grad: Tensor, *, kh: int, kw: int) -> Tensor:
     """``out[b, c, i, j] = sum over positions of grad[b, c] times x[b, c] shifted by (i, j)``: ``(B, C, kh, kw)``."""
-    B, C, H, W = x.shape
-    if B * C == 0:
-        return x.new_zeros(B, C, kh, kw)
-    out = F.conv2d(
-        x.reshape(1, B * C, H, W),
-        grad.reshape(B * C, 1, H, W),
-        padding=(kh // 2, kw // 2),
-        groups=B * C,
-    )
-    return out.reshape(B, C, kh, kw)
+    if x.shape[0] * x.shape[1] == 0:
+        return x.new_zeros(*x.shape[:2], kh, kw)
+    return convolve_padded(x, grad, kh // 2, kw // 2)
 
 
 def _single(x: Tensor) -> Tensor:

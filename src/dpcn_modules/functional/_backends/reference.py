@@ -12,7 +12,6 @@ def why_not(x: Tensor, kernels_list: Sequence[Tensor]) -> None:
 
 
 def run(x: Tensor, kernels_list: Sequence[Tensor]) -> list[Tensor]:
-    """One ``(B, C, H, W)`` for each of the ``(B, C, kh, kw)``."""
     return [_convolve(x, kernels) for kernels in kernels_list]
 
 

@@ -38,13 +38,9 @@ def why_not(x: Tensor, kernels_list: Sequence[Tensor]) -> str | None:
 
 
 def run(x: Tensor, kernels_list: Sequence[Tensor]) -> list[Tensor]:
-    """One ``(B, C, H, W)`` for each of the ``(B, C, kh, kw)``."""
     # Under autocast as a convolution would; outside of the operator, so that the cast has a gradient.
     x, kernels = x.to(_autocast_dtype(x)), [kernels.to(_autocast_dtype(kernels)) for kernels in kernels_list]
-    if _is_traced(x):
-        results: list[Tensor] = _convolve(x, kernels)
-        return results
-    return list(_Convolution.apply(x, *kernels))
+    return list(_convolve(x, kernels) if _is_traced(x) else _Convolution.apply(x, *kernels))
 
 
 def _autocast_dtype(tensor: Tensor) -> torch.dtype:
@@ -61,10 +57,7 @@ def _names(dtypes: Sequence[torch.dtype] | set[torch.dtype]) -> str:
 
 
 def _is_traced(x: Tensor) -> bool:
-    """Whether someone watches (compile, export, fake tensors), who sees operators only.
-
-    Otherwise the operators are left out: what PyTorch does around one can take longer than the kernels themselves.
-    """
+    """Whether someone watches (compile, export, fake tensors) who sees operators only; else their overhead is saved."""
     watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
     return watched or type(x) not in (Tensor, torch.nn.Parameter)
 
@@ -74,7 +67,6 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *kernels: Tensor) -> tuple[Tensor, ...]:
-        """One launch."""
         ctx.save_for_backward(x, *kernels)
         ctx.set_materialize_grads(False)
         return tuple(launch.convolve(x, list(kernels)))

@@ -43,8 +43,7 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     Args:
         name: ``"resnet50"``, ``"resnet101"``, either with ``"_deep_stem"`` (PFENet's) or
             ``"_early_stride"`` (CANet's), ``"vgg16"``, ``"vgg16_bn"``, ``"vgg16_dilated"`` (PANet's) or ``"small"``.
-        options: keyword arguments of its class: ``weights``, ``trainable``, ``frozen_norm``, and for
-            ``"small"`` also ``widths``.
+        options: ``weights``, ``trainable`` and ``frozen_norm``, see `Pretraining`; for ``"small"`` also ``widths``.
 
     Raises:
         ValueError: the name is not a known one.
@@ -58,13 +57,7 @@ def build_backbone(name: str, **options: Any) -> Backbone:
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
-    """List the names of the backbones that match a pattern.
-
-    Args:
-        pattern: as a shell writes it: ``*`` is anything, ``?`` one character.
-
-    Returns:
-        The names, sorted; empty where none matches.
+    """List the names of the backbones that match a shell pattern (``*`` is anything, ``?`` one character), sorted.
 
     Example:
         >>> list_backbones("resnet50*")

@@ -1,7 +1,7 @@
 """The base class of all backbones: which parameters are trained, and which BatchNorm statistics are frozen."""
 
 from pathlib import Path
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Literal, Self, TypeAlias, TypedDict, get_args
 
 from torch import Tensor, nn
 
@@ -12,20 +12,31 @@ Features: TypeAlias = tuple[Tensor, Tensor, Tensor]
 Trainable: TypeAlias = Literal["all", "layer4", "none"]
 
 
+class Pretraining(TypedDict, total=False):
+    """Keyword arguments of every backbone.
+
+    With pretrained weights only layer4 learns and the normalisation statistics stay as they are, which is how the paper
+    trains on PASCAL-5i. Without weights everything learns, since frozen random features are of no use.
+
+    Attributes:
+        weights: None, a name of torchvision's, ``"imagenet"`` (its ``"IMAGENET1K_V1"``), or the path of a file with a
+            state dict.
+        trainable: what learns, ``"all"``, ``"layer4"`` or ``"none"``; None follows the rule above.
+        frozen_norm: batch statistics are used as loaded, in training too; None follows the rule above.
+    """
+
+    weights: str | Path | None
+    trainable: Trainable | None
+    frozen_norm: bool | None
+
+
 class Backbone(nn.Module):
     """An image in, the features of layer2, layer3 and layer4 out; the base class of all backbones.
 
-    One rule sets the defaults. With pretrained weights only layer4 learns and the normalisation statistics
-    stay as they are, which is how the paper trains on PASCAL-5i. Without weights everything learns, since
-    frozen random features are of no use. Both can be set explicitly with any weights.
-
-    Frozen stages build no graph: neither their parameters nor the image asks for a gradient. An image
-    that does ask for one (for a saliency map) gets it.
+    Frozen stages build no graph, unless the image asks for a gradient.
 
     Attributes:
         channels: channels of layer2, layer3 and layer4.
-        trainable: ``"all"``, ``"layer4"`` or ``"none"``.
-        frozen_norm: batch statistics are used as loaded, in training too.
         validate: check the shape of each image; False where the caller has done so.
 
     Shape:
@@ -36,18 +47,19 @@ class Backbone(nn.Module):
     """
 
     channels: tuple[int, int, int]
+    layer4: nn.Module
     trainable: Trainable
     frozen_norm: bool
     validate = True
 
     def _load_and_freeze(
         self,
-        weights: str | Path | None,
         architecture: str | None,
-        trainable: Trainable | None,
-        frozen_norm: bool | None,
+        weights: str | Path | None = None,
+        trainable: Trainable | None = None,
+        frozen_norm: bool | None = None,
     ) -> None:
-        """Finish the construction, once all layers are there."""
+        """Finish the construction, once all layers are there; torchvision may know the architecture by a name."""
         if trainable is None:
             trainable = "all" if weights is None else "layer4"
         check_choice("trainable", trainable, get_args(Trainable))
@@ -60,7 +72,6 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def forward(self, image: Tensor, *, high: bool = True) -> Features:
-        """See the class."""
         if self.validate:
             check_shapes(image=(image, "B 3 Hi Wi"))
         layer2, layer3 = self._middle(image)
@@ -77,11 +88,12 @@ class Backbone(nn.Module):
 
     def _last_stage(self) -> nn.Module:
         """The layers of layer4."""
-        raise NotImplementedError
+        return self.layer4
 
     def drop_layer4(self) -> None:
         """Leave layer4 out, for a network that does not look at it; layer3's feature then stands in its place."""
-        raise NotImplementedError
+        self.layer4 = nn.Identity()
+        self.channels = (*self.channels[:2], self.channels[1])
 
     def delayed_parameters(self) -> list[nn.Parameter]:
         """Parameters that start to learn late: layer4's, where it alone is trained; otherwise none."""

@@ -1,12 +1,12 @@
 """ResNet: torchvision's, dilated, and the variants that PFENet and CANet were published with."""
 
-from pathlib import Path
+from typing import Unpack
 
 from torch import Tensor, nn
 from torchvision import models
 
 from dpcn_modules._checks import check_choice
-from dpcn_modules.models.backbones.base import Backbone, Trainable
+from dpcn_modules.models.backbones.base import Backbone, Pretraining
 
 
 class ResNetBackbone(Backbone):
@@ -17,15 +17,12 @@ class ResNetBackbone(Backbone):
 
     Args:
         depth: 50 or 101.
-        weights: None, a name of torchvision's (``"IMAGENET1K_V1"``, ``"IMAGENET1K_V2"``, ``"DEFAULT"``; also
-            ``"imagenet"``, which means ``"IMAGENET1K_V1"``), or the path of a file with a state dict.
-        trainable: what learns; None follows the rule of `Backbone`.
-        frozen_norm: keep the batch statistics; None follows the rule of `Backbone`. False with frozen
-            stages moves their statistics, as PFENet's published training does.
         deep_stem: PFENet's published ResNet: three 3x3 convolutions (``conv1`` to ``conv3``) in place of the 7x7
             one. It has pretrained weights of its own, to be given as a file; torchvision's do not fit.
         early_stride: CANet's published ResNet: layer2 has its stride in the first 1x1 convolution instead of the
             3x3 one, and the stem's max-pool rounds its size up. torchvision's weights fit, and were used for it.
+        pretraining: torchvision has the weights ``"IMAGENET1K_V1"``, ``"IMAGENET1K_V2"`` and ``"DEFAULT"``. False as
+            ``frozen_norm`` with frozen stages moves their statistics, as PFENet's published training does.
 
     Shape:
         ``(B, 3, Hi, Wi)`` to ``(B, 512, H, W)``, ``(B, 1024, H, W)``, ``(B, 2048, H, W)`` with ``H = ceil(Hi / 8)``
@@ -41,21 +38,13 @@ class ResNetBackbone(Backbone):
     channels = (512, 1024, 2048)
 
     def __init__(
-        self,
-        depth: int,
-        *,
-        weights: str | Path | None = None,
-        trainable: Trainable | None = None,
-        frozen_norm: bool | None = None,
-        deep_stem: bool = False,
-        early_stride: bool = False,
+        self, depth: int, *, deep_stem: bool = False, early_stride: bool = False, **pretraining: Unpack[Pretraining]
     ) -> None:
         super().__init__()
         check_choice("depth", str(depth), ("50", "101"))
         net = models.get_model(f"resnet{depth}", weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3
-        self.layer4: nn.Module = net.layer4
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         _dilate(self.layer3, 2)
         _dilate(self.layer4, 4)
         self.deep_stem = deep_stem
@@ -67,15 +56,7 @@ class ResNetBackbone(Backbone):
             self.maxpool.ceil_mode = True
             block = self.layer2[0]
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-        self._load_and_freeze(weights, None if deep_stem else f"resnet{depth}", trainable, frozen_norm)
-
-    def _last_stage(self) -> nn.Module:
-        return self.layer4
-
-    def drop_layer4(self) -> None:
-        """Leave layer4 out; see `Backbone`."""
-        self.layer4 = nn.Identity()
-        self.channels = (*self.channels[:2], self.channels[1])
+        self._load_and_freeze(None if deep_stem else f"resnet{depth}", **pretraining)
 
     def _middle(self, image: Tensor) -> tuple[Tensor, Tensor]:
         x = self.relu(self.bn1(self.conv1(image)))

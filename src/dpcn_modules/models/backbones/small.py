@@ -1,12 +1,17 @@
 """A small residual network that trains from scratch on a CPU."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
+from typing import Unpack
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
-from dpcn_modules.models.backbones.base import Backbone, Trainable
+from dpcn_modules.models.backbones.base import Backbone, Pretraining
+
+# Convolutions that keep the size, but for their stride.
+_conv_norm = partial(Conv2dNormActivation, norm_layer=partial(nn.GroupNorm, 8), activation_layer=None)
 
 
 class SmallBackbone(Backbone):
@@ -17,9 +22,7 @@ class SmallBackbone(Backbone):
 
     Args:
         widths: channels of layer1 to layer4, multiples of 8 (the groups of the normalisation).
-        weights: None, or the path of a file with a state dict.
-        trainable: what learns; None follows the rule of `Backbone`.
-        frozen_norm: for the other backbones' sake: without batch statistics, both values mean the same.
+        pretraining: torchvision has no weights; without batch statistics, both values of ``frozen_norm`` mean the same.
 
     Shape:
         ``(B, 3, Hi, Wi)`` to ``(B, widths[i], H, W)`` for i of 1, 2, 3, with ``H = ceil(Hi / 4)``.
@@ -30,14 +33,7 @@ class SmallBackbone(Backbone):
         [(1, 16, 16, 16), (1, 24, 16, 16), (1, 32, 16, 16)]
     """
 
-    def __init__(
-        self,
-        widths: Sequence[int] = (32, 64, 64, 64),
-        *,
-        weights: str | Path | None = None,
-        trainable: Trainable | None = None,
-        frozen_norm: bool | None = None,
-    ) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 64, 64, 64), **pretraining: Unpack[Pretraining]) -> None:
         super().__init__()
         if len(widths) != 4 or any(width < 1 or width % 8 for width in widths):
             raise ValueError(
@@ -50,16 +46,8 @@ class SmallBackbone(Backbone):
         self.layer1 = _ResidualBlock(first, first, stride=2)
         self.layer2 = _ResidualBlock(first, second)
         self.layer3 = _ResidualBlock(second, third, dilation=2)
-        self.layer4: nn.Module = _ResidualBlock(third, fourth, dilation=2)
-        self._load_and_freeze(weights, None, trainable, frozen_norm)
-
-    def _last_stage(self) -> nn.Module:
-        return self.layer4
-
-    def drop_layer4(self) -> None:
-        """Leave layer4 out; see `Backbone`."""
-        self.layer4 = nn.Identity()
-        self.channels = (*self.channels[:2], self.channels[1])
+        self.layer4 = _ResidualBlock(third, fourth, dilation=2)
+        self._load_and_freeze(None, **pretraining)
 
     def _middle(self, image: Tensor) -> tuple[Tensor, Tensor]:
         layer2 = self.layer2(self.layer1(F.relu(self.stem(image))))
@@ -71,21 +59,10 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = _conv_norm(in_channels, out_channels, 3, stride, dilation)
+        self.conv1 = _conv_norm(in_channels, out_channels, 3, stride, dilation=dilation)
         self.conv2 = _conv_norm(out_channels, out_channels, 3, dilation=dilation)
         same_shape = in_channels == out_channels and stride == 1
         self.shortcut = nn.Identity() if same_shape else _conv_norm(in_channels, out_channels, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))
-
-
-def _conv_norm(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1
-) -> nn.Sequential:
-    """A convolution that keeps the size (but for its stride), and group normalisation."""
-    padding = dilation * (kernel_size // 2)
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False),
-        nn.GroupNorm(8, out_channels),
-    )

@@ -1,11 +1,11 @@
 """VGG-16: torchvision's, cut where PFENet cuts it, and the variant that PANet was published with."""
 
-from pathlib import Path
+from typing import Unpack
 
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from dpcn_modules.models.backbones.base import Backbone, Trainable
+from dpcn_modules.models.backbones.base import Backbone, Pretraining
 
 
 class VGGBackbone(Backbone):
@@ -19,11 +19,8 @@ class VGGBackbone(Backbone):
         batch_norm: VGG-16 with batch normalisation.
         dilated: PANet's published VGG-16: max-pools of 3x3, the fourth with stride 1, layer4 with dilation 2 and
             without its last ReLU, so that all three maps have one size, 60 x 60 for a 473 x 473 image.
-        weights: None, ``"IMAGENET1K_V1"`` (also ``"imagenet"`` and ``"DEFAULT"``), or the path of a file
-            with a state dict.
-        trainable: what learns; None follows the rule of `Backbone`.
-        frozen_norm: keep the batch statistics; None follows the rule of `Backbone`. VGG-16 without batch
-            normalisation has none to keep.
+        pretraining: torchvision has the weights ``"IMAGENET1K_V1"`` and ``"DEFAULT"``; without batch normalisation,
+            ``frozen_norm`` means nothing.
 
     Shape:
         ``(B, 3, Hi, Wi)`` to ``(B, 256, Hi // 8, Wi // 8)`` and twice ``(B, 512, Hi // 16, Wi // 16)``; dilated, all
@@ -37,17 +34,8 @@ class VGGBackbone(Backbone):
 
     channels = (256, 512, 512)
 
-    def __init__(
-        self,
-        batch_norm: bool = False,
-        *,
-        dilated: bool = False,
-        weights: str | Path | None = None,
-        trainable: Trainable | None = None,
-        frozen_norm: bool | None = None,
-    ) -> None:
+    def __init__(self, batch_norm: bool = False, *, dilated: bool = False, **pretraining: Unpack[Pretraining]) -> None:
         super().__init__()
-        architecture = "vgg16_bn" if batch_norm else "vgg16"
         # Index of the layer after the last one of layer2, layer3 and layer4.
         self._ends = (24, 34, 43) if batch_norm else (17, 24, 30)
         # Not torchvision's whole network: its classifier, 120 million random numbers, would be thrown away.
@@ -59,13 +47,12 @@ class VGGBackbone(Backbone):
         if dilated:
             _dilate_vgg(self.features, self._ends[1])
             self._ends = (*self._ends[:2], self._ends[2] - 1)
-        self._load_and_freeze(weights, architecture, trainable, frozen_norm)
+        self._load_and_freeze("vgg16_bn" if batch_norm else "vgg16", **pretraining)
 
     def _last_stage(self) -> nn.Module:
         return self.features[self._ends[1] :]
 
     def drop_layer4(self) -> None:
-        """Leave layer4 out; see `Backbone`."""
         self.features = self.features[: self._ends[1]]
         self.channels = (*self.channels[:2], self.channels[1])
 
