@@ -50,8 +50,8 @@ def test_a_protocol_has_an_id_that_depends_on_every_field():
     ids = {dataclasses.replace(protocol, **{field: value}).id for field, value in overrides.items()}
     assert len(ids | {protocol.id}) == len(overrides) + 1
     assert str(protocol) == (
-        f"p: d, 2 classes, 1-shot, 10 episodes, seed 0, sampled by class, seen at 64 px, scored at original size "
-        f"[{protocol.id}]"
+        f"p: d, 2 classes, 1-shot, 10 episodes, seed 0, sampled by class, seen at 64 px, masks resized by nearest, "
+        f"scored at original size [{protocol.id}]"
     )
 
 

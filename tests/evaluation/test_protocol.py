@@ -7,6 +7,7 @@ import pytest
 
 from dpcn_modules.data import EpisodeDataset, Shapes
 from dpcn_modules.evaluation import Protocol
+from dpcn_modules.evaluation.protocols import PROTOCOLS
 from dpcn_modules.training import EpisodeDataModule
 
 PLAIN = Protocol(name="p", data="d", classes=("a", "b"), shot=1, episodes=10, seed=0, sampling="class", size=64)
@@ -49,7 +50,7 @@ def test_boxes_change_id_and_line() -> None:
     assert "annotated" not in str(PLAIN)
     assert str(boxes) == (
         f"p: d, 2 classes, 1-shot, 10 episodes, seed 0, sampled by class, seen at 64 px, supports annotated by box, "
-        f"scored at original size [{boxes.id}]"
+        f"masks resized by nearest, scored at original size [{boxes.id}]"
     )
 
 
@@ -78,3 +79,19 @@ def test_data_module_rejects_an_unknown_annotation_when_a_loader_is_made() -> No
     data = EpisodeDataModule(Shapes(0, image_size=32), size=32, annotation="boxes")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"``annotation``: .* got 'boxes'\. Did you mean 'box'\?"):
         data.val_dataloader()
+
+
+def test_beside_a_manifest_seed_and_sampling_do_not_change_the_id() -> None:
+    fixed = dataclasses.replace(PLAIN, manifest="abc123")
+    assert fixed.id != PLAIN.id
+    assert dataclasses.replace(fixed, seed=7, sampling="image").id == fixed.id
+    assert dataclasses.replace(PLAIN, seed=7).id != PLAIN.id
+
+
+def test_only_the_published_protocols_shift_masks() -> None:
+    shifted = {name for name, protocol in PROTOCOLS.items() if protocol.mask_interpolation == "nearest"}
+    assert shifted == {"pfenet", "pfenet_coco", "hsnet", "bam"}
+    assert PROTOCOLS["pfenet"].data_settings()["mask_interpolation"] == "nearest"
+    exact = dataclasses.replace(PLAIN, mask_interpolation="nearest-exact")
+    assert exact.id != PLAIN.id
+    assert "nearest" not in str(exact)

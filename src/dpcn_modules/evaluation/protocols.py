@@ -52,7 +52,7 @@ class Protocol:
         do not count beside a manifest, which they do not change.
         """
         deciding: list[object] = []
-        unused = {"seed": 0, "sampling": "class"} if self.manifest else {}
+        unused: dict[str, Any] = {"seed": 0, "sampling": "class"} if self.manifest else {}
         for field in dataclasses.fields(self)[1:]:
             value = unused.get(field.name, getattr(self, field.name))
             if field.name == "data":

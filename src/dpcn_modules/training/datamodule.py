@@ -54,9 +54,9 @@ class EpisodeDataModule(LightningDataModule):
         train_transform: from image and mask to the network's input; None: PFENet's augmentation.
 
     Raises:
-        ValueError: an unknown ``target`` or ``mask_interpolation``; when a training begins, a ``batch_size`` that the devices cannot share; when
-            a loader is made, an unknown ``sampling`` or ``annotation``, a class with fewer than ``shot + 1`` images, or
-            a manifest of other data.
+        ValueError: an unknown ``target`` or ``mask_interpolation``; when a training begins, a ``batch_size`` that the
+            devices cannot share; when a loader is made, an unknown ``sampling`` or ``annotation``, a class with fewer
+            than ``shot + 1`` images, or a manifest of other data.
         FileNotFoundError: when the test's loader is made, no such manifest.
     """
 
