@@ -217,6 +217,8 @@ def test_as_image_repeats_grey_array(colours: np.ndarray) -> None:
         (np.full((6, 9, 3), 200.0), ValueError, r"values in \[0, 1\], got 200 to 200"),
         (torch.full((3, 6, 9), -2.0), ValueError, r"before it was normalised"),
         (torch.full((3, 6, 9), float("nan")), ValueError, r"got nan to nan"),
+        (np.zeros((6, 9, 3), object), TypeError, r"``photo``: expected booleans, integers or floating-point .*object"),
+        (torch.zeros(3, 6, 9, dtype=torch.complex64), TypeError, r"got torch\.complex64"),
         (17, TypeError, r"``photo``: expected a path, a PIL image, an array or a tensor, got int"),
     ],
 )
@@ -229,7 +231,17 @@ def test_as_mask_takes_every_kind(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     Image.fromarray(IDS).save(path)
     tensor = torch.from_numpy(IDS.copy())
-    for kind in (path, str(path), Image.open(path), IDS, IDS.astype(np.uint16), tensor, tensor.to(torch.int64)):
+    big_endian = IDS.astype(">u2")
+    for kind in (
+        path,
+        str(path),
+        Image.open(path),
+        IDS,
+        IDS.astype(np.uint16),
+        big_endian,
+        tensor,
+        tensor.to(torch.int64),
+    ):
         mask = as_mask(kind)
         assert mask.dtype == torch.uint8
         assert torch.equal(mask, tensor)
@@ -252,6 +264,8 @@ def test_as_mask_reads_true_and_one_alike(dtype: torch.dtype) -> None:
         (np.array([[0.5, 1.0]]), ValueError, r"0\.0 or 1\.0 in a floating-point mask, got 0\.5; threshold"),
         (torch.tensor([[float("nan")]]), ValueError, r"got nan;"),
         (None, TypeError, r"got NoneType"),
+        (np.array([["0"]]), TypeError, r"``m``: expected booleans, integers or floating-point numbers, got <U1"),
+        (np.array([[1j]]), TypeError, r"got complex128"),
     ],
 )
 def test_as_mask_rejects_other_shapes_types_and_ranges(mask: object, error: type[Exception], text: str) -> None:

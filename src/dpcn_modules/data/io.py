@@ -171,10 +171,12 @@ def warn_of_orientation(image: ImageLike, mask: ImageLike, *, image_name: str, m
 
 def _as_tensor(values: object, name: str) -> Tensor:
     """A copy of an array, or a tensor on the CPU."""
-    if isinstance(values, np.ndarray):
-        return torch.from_numpy(np.array(values))
-    if isinstance(values, Tensor):
+    if isinstance(values, np.ndarray) and values.dtype.kind in "buif":
+        return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))
+    if isinstance(values, Tensor) and not values.is_complex():
         return values.detach().cpu()
+    if isinstance(values, np.ndarray | Tensor):
+        raise TypeError(f"``{name}``: expected booleans, integers or floating-point numbers, got {values.dtype}.")
     raise TypeError(f"``{name}``: expected a path, a PIL image, an array or a tensor, got {type(values).__name__}.")
 
 
