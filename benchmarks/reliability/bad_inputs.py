@@ -1,6 +1,6 @@
 """Throw generated inputs at the readers: each is read as it was drawn, or refused by an error of this library.
 
-    python benchmarks/reliability/bad_inputs.py --count 3000 --seed 0 --out benchmarks/results/reliability_bad_inputs.json
+    python benchmarks/reliability/bad_inputs.py --count 5000 --out benchmarks/results/reliability_bad_inputs.json
 
 Every input has a known truth (which pixels are the object). An outcome is "right", "refused" (the last frame of the
 traceback is this library's raise), "wrong" (another mask came out, without an error) or "crashed" (another error).
@@ -24,10 +24,10 @@ import torch
 from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from mask_writers import write_png, write_tiff  # noqa: E402
+from mask_writers import write_png, write_tiff
 
-import dpcn_modules  # noqa: E402
-from dpcn_modules.data import TestTransform, TrainTransform, as_image, as_mask, binary_mask  # noqa: E402
+import dpcn_modules
+from dpcn_modules.data import TestTransform, TrainTransform, as_image, as_mask, binary_mask
 
 Rng = np.random.Generator
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)

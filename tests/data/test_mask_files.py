@@ -191,6 +191,17 @@ def test_lossy_files_are_refused_whatever_their_values(tmp_path: Path, suffix: s
         as_mask(image)
 
 
+def test_a_png_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
+    path = saved(Image.fromarray(OBJECT), tmp_path / "m.png")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"m\.png: cannot be decoded .*damaged"):
+        load_mask(path)
+    with pytest.raises(ValueError, match="damaged"):
+        as_mask(path.read_bytes())
+
+
 @pytest.mark.parametrize("suffix", ["gif", "tif"])
 def test_several_frames_are_refused(tmp_path: Path, suffix: str) -> None:
     frames = [Image.fromarray(OBJECT), Image.fromarray(255 - OBJECT)]

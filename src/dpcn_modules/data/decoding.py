@@ -55,8 +55,14 @@ def source_name(source: object, otherwise: str) -> str:
     return name if isinstance(name, str) else otherwise
 
 
-def decode(source: Encoded, name: str) -> tuple[Image.Image, Stored]:
-    """Decode an image completely, rotate it by its EXIF orientation, and tell how it was stored; errors name it."""
+def decode(source: Encoded, name: str, *, verify: bool = False) -> tuple[Image.Image, Stored]:
+    """Decode an image completely, rotate it by its EXIF orientation, and tell how it was stored; errors name it.
+
+    ``verify`` reads the file once more for its checksums, which PIL does not look at in decoding.
+    """
+    if verify and not isinstance(source, Image.Image):
+        with _opened(source, name) as image:
+            image.verify()
     with _opened(source, name) as image:
         stored = _stored(image)
         image.load()

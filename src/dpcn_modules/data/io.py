@@ -122,7 +122,7 @@ def as_mask(mask: ImageLike, name: str = "mask", *, palette: Palette = "ids") ->
     """
     if is_encoded(mask):
         name = source_name(mask, name)
-        return mask_ids(*decode(mask, name), name, palette)  # type: ignore[arg-type]
+        return mask_ids(*decode(mask, name, verify=True), name, palette)  # type: ignore[arg-type]
     values = _as_tensor(mask, name)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(
