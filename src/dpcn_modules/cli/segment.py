@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dpcn_modules.data.io import SUFFIXES, load_image
+from dpcn_modules.data.listing import image_files
 from dpcn_modules.segmenter import FewShotSegmenter
 from dpcn_modules.viz.overlay import overlay
 
@@ -74,7 +75,7 @@ def _images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         found = [path]
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            found = image_files(path)
             if not found:
                 raise FileNotFoundError(f"``--query``: no images ({', '.join(SUFFIXES)}) in the folder {path}.")
         images += found
