@@ -68,6 +68,8 @@ def files(folder: Path) -> list[str]:
 def test_segment_writes_mask_and_overlay_of_every_image_in_a_folder(
     checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name in ("._a.jpg", ".hidden.png"):
+        (folder / "queries" / name).write_bytes(b"\0\5\x16\7Mac OS X")
     assert run(checkpoint, folder) == 0
     assert files(folder / "out") == ["a.png", "a_overlay.jpg", "b.png", "b_overlay.jpg"]
     segmenter = FewShotSegmenter.from_checkpoint(checkpoint, device="cpu")

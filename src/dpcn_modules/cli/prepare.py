@@ -8,10 +8,11 @@ from typing import Any, get_args
 
 from dpcn_modules._checks import require, some
 from dpcn_modules.data import Coco20i, ImageSource, Split
-from dpcn_modules.data.datasets.coco_instances import Overlap
+from dpcn_modules.data.datasets.coco_instances import Crowd, Overlap
 from dpcn_modules.data.datasets.coco_masks import file_digest, mask_folder
 from dpcn_modules.data.datasets.folds import FOLDS
 from dpcn_modules.data.datasets.prepare_pascal import FULL, PreparedList, Progress, prepare_pascal
+from dpcn_modules.data.listing import without_leftovers
 
 COCO_FULL: Mapping[str, Mapping[Split, int]] = {
     "2014": {"train": 82081, "test": 40137},
@@ -112,6 +113,7 @@ def _coco_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlap", choices=get_args(Overlap), default="smaller_on_top", help="which of two instances is visible"
     )
+    parser.add_argument("--crowd", choices=get_args(Crowd), default="void", help="what iscrowd = 1 means (void)")
     parser.add_argument("--cache", default=".", metavar="DIR", help=f"the folder for the masks, {inside}")
 
 
@@ -129,8 +131,8 @@ def _coco(args: argparse.Namespace) -> int:
         except FileNotFoundError as error:
             errors[annotations.name] = error
             continue
-        folder = mask_folder(args.root / args.cache, file_digest(args.root / annotations), args.overlap)
-        sizes = [path.stat().st_size for path in folder.glob("*.png")]
+        folder = mask_folder(args.root / args.cache, file_digest(args.root / annotations), args.overlap, args.crowd)
+        sizes = [path.stat().st_size for path in without_leftovers(folder.glob("*.png"))]
         found[annotations.name] = f"{len(sizes)} images with objects"
         if args.annotations is None:
             full = COCO_FULL[args.year][split]
@@ -169,7 +171,13 @@ def _draw_masks(
         return _progress_bar(f"masks of {annotations.name}")(drawn)
 
     options: dict[str, Any] = {f"{split}_annotations": annotations, f"{split}_images": images}
-    options |= {"year": args.year, "overlap": args.overlap, "cache": args.cache, "progress": progress}
+    options |= {
+        "year": args.year,
+        "overlap": args.overlap,
+        "crowd": args.crowd,
+        "cache": args.cache,
+        "progress": progress,
+    }
     folds = range(FOLDS) if split == "test" else range(1)
     sources = [Coco20i(args.root, fold, **options).split(split) for fold in folds]
     return len(drawn), sources

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from dpcn_modules.data.io import SUFFIXES, load_image
+from dpcn_modules.data.listing import image_files
 from dpcn_modules.segmenter import FewShotSegmenter
 from dpcn_modules.viz.overlay import overlay
 
@@ -70,7 +71,7 @@ def _images(paths: Sequence[Path]) -> list[Path]:
     """The paths, each folder replaced by the images in it."""
     images = []
     for path in paths:
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        found = image_files(path) if path.is_dir() else [path]
         if not found:
             raise FileNotFoundError(f"``--query``: no images ({', '.join(SUFFIXES)}) in the folder {path}.")
         images += found

@@ -15,7 +15,7 @@ from dpcn_modules.data.palettes import Palette
 
 ImageLike = Encoded | NDArray[Any] | Tensor
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
 def load_image(path: Encoded) -> Tensor:

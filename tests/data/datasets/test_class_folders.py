@@ -1,5 +1,6 @@
 """Class folders: both layouts of masks, held-out classes, and images without a matching mask."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,105 @@ def test_classes_are_read_from_a_text_file(class_folders: Path, tmp_path: Path, 
     data = ClassFolders(class_folders, test_classes=kind(path))
     assert data.split("test").class_names == {2: "cup", 4: "knife"}
     assert data.split("train").class_names == {1: "bowl", 3: "fork"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_classes_are_read_from_a_text_file_of_a_windows_editor(
+    class_folders: Path, tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "held_out.txt"
+    path.write_bytes("knife\r\ncup\r\n".encode(encoding))
+    assert ClassFolders(class_folders, test_classes=path).split("test").class_names == {2: "cup", 4: "knife"}
+
+
+def test_leftovers_of_systems_are_neither_classes_nor_images(class_folders: Path) -> None:
+    expected = ClassFolders(class_folders).split("test")
+    for folder in ("__MACOSX/cup", "@eaDir", ".ipynb_checkpoints", "cup/@eaDir", "$RECYCLE.BIN"):
+        (class_folders / folder).mkdir(parents=True)
+    for name in ("__MACOSX/cup/._0.jpg", "cup/._0.jpg", "cup/._0.png", "cup/.DS_Store", "fork/._1_mask.png"):
+        (class_folders / name).write_bytes(b"\0\5\x16\7Mac OS X")
+    source = ClassFolders(class_folders).split("test")
+    assert source.class_names == expected.class_names
+    assert [source.image_name(each) for each in source.images] == [expected.image_name(each) for each in source.images]
+
+
+def in_folders_of_their_own(folder: Path, images: str = "images", masks: str = "masks") -> None:
+    """Move the images and masks of cup or fork into two folders."""
+    for below, pattern in ((images, "*.jpg"), (masks, "*.png")):
+        (folder / below).mkdir()
+        for path in folder.glob(pattern):
+            path.rename(folder / below / path.name)
+
+
+@pytest.mark.parametrize(("name", "below"), [("cup", ("images", "masks")), ("fork", ("Images", "Masks"))])
+def test_images_and_masks_may_lie_in_folders_of_their_own(
+    class_folders: Path, name: str, below: tuple[str, str]
+) -> None:
+    before = ClassFolders(class_folders, train_classes=[name]).split("train")
+    expected = [before.load(each) for each in before.images]
+    in_folders_of_their_own(class_folders / name, *below)
+    (class_folders / name / below[0] / "._0.jpg").write_bytes(b"\0\5")
+    after = ClassFolders(class_folders, train_classes=[name]).split("train")
+    assert [after.image_name(each) for each in after.images] == [f"{name}/{below[0]}/{each}.jpg" for each in range(4)]
+    for each, old in zip(after.images, expected, strict=True):
+        assert all(map(torch.equal, after.load(each), old))
+
+
+@pytest.mark.parametrize(
+    ("act", "text"),
+    [
+        (
+            lambda cup: (cup / "masks/1.png").unlink(),
+            r"1\.jpg: expected one mask, 1\.png or 1_mask\.png in masks, got n",
+        ),
+        (lambda cup: (cup / "images/1.jpg").unlink(), r"masks/1\.png: a mask without its image"),
+        (lambda cup: (cup / "images/1.jpg").rename(cup / "1.jpg"), r"cup: holds images/ and masks/, and 1\.jpg beside"),
+        (
+            lambda cup: (cup / "images/1.jpg").rename(cup / "images/0.jpeg"),
+            r"0\.png: the mask of 0\.jpeg and of 0\.jpg;",
+        ),
+        (
+            lambda cup: (cup / "masks").rename(cup / "labels"),
+            r"cup: a class folder without .* holds the folders images, l",
+        ),
+    ],
+)
+def test_folders_of_images_and_masks_that_do_not_match_are_named(
+    class_folders: Path, act: Callable[[Path], object], text: str
+) -> None:
+    in_folders_of_their_own(class_folders / "cup")
+    act(class_folders / "cup")
+    with pytest.raises(ValueError, match=text):
+        ClassFolders(class_folders).split("test")
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (
+            ("images", "masks"),
+            r"expected one folder per class, got images, masks; .*table/cup/images and table/cup/masks",
+        ),
+        (("Images", "notes", "GT"), r"expected one folder per class, got GT, Images, notes"),
+        (("train", "val"), r"expected one folder per class, got train, val, which are names of splits"),
+        (("test",), r"expected one folder per class, got test, which"),
+    ],
+)
+def test_folders_that_are_not_classes_are_named(tmp_path: Path, names: tuple[str, ...], text: str) -> None:
+    for name in names:
+        (tmp_path / "table" / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match=text):
+        ClassFolders(tmp_path / "table")
+
+
+def test_mask_saved_as_jpeg_is_named(class_folders: Path) -> None:
+    path = class_folders / "fork" / "1_mask.png"
+    Image.open(path).save(path.with_suffix(".jpg"))
+    path.unlink()
+    with pytest.raises(
+        ValueError, match=r"1\.jpg: expected one mask.*If 1_mask\.jpg is its mask, save it as a PNG: JPEG"
+    ):
+        ClassFolders(class_folders).split("test")
 
 
 def test_text_file_that_cannot_be_used_is_named(class_folders: Path, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_shapes_without_area_cover_nothing(root: Path) -> None:
     before = masks_of(tiny(root).split("test"))[20]
     content = tiny_content()
     content["annotations"][6]["segmentation"].insert(0, [0, 20, 50, 20])
-    content["annotations"] += [annotation(9, 20, BICYCLE, []), annotation(10, 20, BICYCLE, [[1, 1, 40, 30]])]
+    content["annotations"].append(annotation(9, 20, BICYCLE, [[30, 30, 30, 30, 30, 30], [1, 1]]))
     write_json(root, content)
     np.testing.assert_array_equal(masks_of(tiny(root).split("test"))[20], before)
 
@@ -461,7 +461,10 @@ def change(content: Content, where: str, **values: object) -> Content:
         (change(tiny_content(), "annotations", category_id=12), r"name a category .*annotation 1 \(category_id 12\)"),
         (change(tiny_content(), "images", id=3), r"1 images are listed twice.*id 3;"),
         (change(tiny_content(), "images", file_name="000000000003.jpg"), r"listed twice.*file_name 000000000003\.jpg"),
-        (change(tiny_content(), "images", id="11"), r"expected whole numbers as the ids of images"),
+        (
+            change(tiny_content(), "images", id="11"),
+            r"image '11': expected whole numbers as its id and width and height, got id '11'",
+        ),
     ],
 )
 def test_annotation_file_of_another_kind_or_with_contradictions_is_named(root: Path, content: Any, text: str) -> None:
@@ -481,13 +484,22 @@ def test_cut_annotation_file_is_named(root: Path) -> None:
 @pytest.mark.parametrize(
     "shape",
     [
-        None,
+        "polygon",
         [1, 2, 3, 4, 5, 6],
+        [["1", "2", "3", "4", "5", "6"]],
+        [[True, 2, 3, 4, 5, 6]],
+        [[[1, 2], [3, 4], [5, 6]]],
         [[1, 2, 3, 4, 5, 6, 7]],
         {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]},
         {"size": [HEIGHT, WIDTH], "counts": [10, 20]},
         {"size": [HEIGHT, WIDTH], "counts": [10, 20 * HEIGHT * WIDTH]},
         {"size": [HEIGHT, WIDTH]},
+        {"counts": [HEIGHT * WIDTH]},
+        {"size": [str(HEIGHT), str(WIDTH)], "counts": [HEIGHT * WIDTH]},
+        {"size": [HEIGHT, WIDTH], "counts": ["10", HEIGHT * WIDTH - 10]},
+        {"size": [HEIGHT, WIDTH], "counts": [-10, HEIGHT * WIDTH + 10]},
+        {"size": [HEIGHT, WIDTH], "counts": "Ph"},
+        {"size": [HEIGHT, WIDTH], "counts": "é"},
     ],
 )
 def test_segmentation_that_cannot_be_drawn_is_named(root: Path, shape: object) -> None:
@@ -497,8 +509,135 @@ def test_segmentation_that_cannot_be_drawn_is_named(root: Path, shape: object) -
 
 
 @pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (
+            {"segmentation": []},
+            r"1 of its 8 annotations have no segmentation, and a box alone is no mask: annotation 1;",
+        ),
+        ({"segmentation": None}, r"1 of its 8 annotations have no segmentation"),
+        (
+            {"segmentation": [[1, 1], [40, 1], [40, 30]]},
+            r"annotation 1: expected at least one polygon .*points in pairs",
+        ),
+        ({"segmentation": [[1, 1, 40, 30]]}, r"annotation 1: expected at least one polygon .*a box is no outline"),
+        ({"segmentation": [[0.1, 0.2, 0.9, 0.2, 0.9, 1]]}, r"annotation 1: .* in pixels.*multiply x by 50 and y by 40"),
+        ({"segmentation": box(60, 10, 70, 20)}, r"annotation 1: .* wholly outside, at x 60 to 70 and y 10 to 20"),
+        ({"segmentation": box(10, -20, 20, -9)}, r"annotation 1: .* wholly outside, at x 10 to 20 and y -20 to -9"),
+        ({"segmentation": box(0, 0, 10**400, 9)}, r"annotation 1: expected points in its image of 50 x 40 .*outside"),
+        ({"segmentation": [[1, 1, float("nan"), 9, 9, 9]]}, r"annotation 1: expected points in its image"),
+        ({"iscrowd": "0"}, r"have another iscrowd than the numbers 0 and 1: annotation 1 \('0'\); write numbers"),
+        ({"iscrowd": None}, r"annotation 1 \(None\)"),
+        ({"image_id": "3"}, r"annotation 1: expected whole numbers as .*got image_id '3'; write them as numbers"),
+        ({"category_id": 1.5}, r"annotation 1: expected whole numbers as .*got category_id 1\.5"),
+        ({"image_id": True}, r"annotation 1: expected whole numbers as .*got image_id True"),
+    ],
+)
+def test_annotation_of_a_labelling_tool_that_would_lose_its_object_is_named(
+    root: Path, values: dict[str, object], text: str
+) -> None:
+    write_json(root, change(tiny_content(), "annotations", **values))
+    with pytest.raises(ValueError, match=text):
+        tiny(root).split("test")
+    assert list(root.glob("masks_*/manifest.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"width": "50", "height": "40"}, r"image 11: expected whole numbers as .*got width '50', height '40'; write"),
+        ({"height": None}, r"image 11: .*got height None"),
+        ({"file_name": 7}, r"image 11: expected text as file_name, got 7"),
+    ],
+)
+def test_image_of_a_labelling_tool_with_text_as_numbers_is_named(
+    root: Path, values: dict[str, object], text: str
+) -> None:
+    write_json(root, change(tiny_content(), "images", **values))
+    with pytest.raises(ValueError, match=text):
+        tiny(root).split("test")
+
+
+def test_categories_that_share_an_id_are_refused(root: Path) -> None:
+    content = tiny_content()
+    for category, name in zip(content["categories"], COCO_CLASSES, strict=True):
+        category.update(id=0, name=name)
+    write_json(root, content)
+    with pytest.raises(ValueError, match=r"several of its categories have the same id"):
+        tiny(root).split("test")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_whole_numbers_as_floats_and_every_encoding_of_json_are_read(root: Path, encoding: str) -> None:
+    expected = masks_of(tiny(root).split("test"))
+    content = tiny_content()
+    for entry in [*content["images"], *content["annotations"], *content["categories"]]:
+        keys = ("id", "image_id", "category_id", "iscrowd", "height", "width")
+        entry.update({key: float(entry[key]) for key in keys if key in entry})
+    content["annotations"][5]["segmentation"]["size"] = [float(HEIGHT), float(WIDTH)]
+    (root / "annotations" / "instances.json").write_bytes(json.dumps(content).encode(encoding))
+    found = masks_of(tiny(root).split("test"))
+    assert found.keys() == expected.keys()
+    for number, mask in found.items():
+        np.testing.assert_array_equal(mask, expected[number])
+
+
+def test_leftovers_of_systems_are_not_named_as_images(root: Path) -> None:
+    (root / "images" / "._000000000003.jpg").write_bytes(b"\0\5")
+    (root / "images" / "000000000003.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"The folder holds 000000000007\.jpg"):
+        tiny(root).split("test")
+
+
+# --- crowds
+
+
+def crowded(*numbers: int) -> Content:
+    """The tiny content with these annotations marked as crowds, besides the sixth."""
+    content = tiny_content()
+    for each in content["annotations"]:
+        each["iscrowd"] = int(each["id"] in numbers or each["iscrowd"])
+    return content
+
+
+def test_crowds_that_hide_a_class_are_counted_in_a_warning_at_every_start(root: Path) -> None:
+    write_json(root, crowded(1, 2, 4))
+    text = r"4 of its 8 annotations .*iscrowd = 1.*: bicycle \(2 of 2\), person \(2 of 4\)\. .*pass crowd=\"object\""
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=text):
+            source = tiny(root).split("test")
+    assert source.classes_of(0) == []
+    with pytest.warns(UserWarning, match=text):
+        assert list(tiny(root).split("train").images_of(BICYCLE)) == []
+
+
+def test_file_of_crowds_only_is_refused(root: Path) -> None:
+    write_json(root, crowded(*range(1, 9)))
+    with pytest.raises(ValueError, match=r"8 of its 8 annotations are marked as crowds .*pass crowd=\"object\""):
+        tiny(root).split("test")
+    assert list(root.glob("masks_*")) == []
+
+
+@pytest.mark.parametrize("cache", [".", None])
+def test_crowds_as_objects_are_drawn_like_other_instances(root: Path, cache: str | None) -> None:
+    expected = tiny(root).split("test")
+    masks = masks_of(expected)
+    write_json(root, crowded(1, 2, 4, 7, 8))
+    source = tiny(root, crowd="object", cache=cache).split("test")
+    assert source.name == expected.name.replace("smaller_on_top", "smaller_on_top, crowds: object")
+    found = masks_of(source)
+    assert {int(number): int((mask == 255).sum()) for number, mask in found.items()} == dict.fromkeys(found, 0)
+    for number in (3, 7, 20):
+        np.testing.assert_array_equal(found[number], masks[number])
+    # The crowd of persons in image 11 is smaller than the airplane, and now on top of it.
+    assert int((found[11] == PERSON).sum()) == 8 * HEIGHT
+    assert len(list(root.glob("masks_smaller_on_top_crowd_object_*"))) == (cache is not None)
+
+
+@pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"crowd": "keep"}, r"``crowd``: expected one of void, object, got 'keep'"),
         ({"fold": 4}, r"``fold``: expected 0, 1, 2 or 3, got 4"),
         ({"folds": "panet"}, r"``folds``: expected one of interleaved, contiguous, got 'panet'"),
         ({"year": "2015"}, r"``year``: expected one of 2014, 2017, got '2015'"),

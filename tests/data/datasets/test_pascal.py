@@ -177,6 +177,15 @@ def test_list_may_be_a_path(voc: Path, tmp_path: Path) -> None:
         assert [source.image_name(each) for each in source.images] == ["val_000.jpg", "val_020.jpg"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("line", ["{0}", "/JPEGImages/{0}.jpg /SegmentationClassAug/{0}.png"])
+def test_list_of_a_windows_editor_is_read(voc: Path, tmp_path: Path, line: str, encoding: str) -> None:
+    own = tmp_path / "own.txt"
+    own.write_bytes("\r\n".join(line.format(each) for each in ("val_000", "val_020")).encode(encoding))
+    source = Pascal5i(voc, 0, min_area=300, test_list=own).split("test")
+    assert [source.image_name(each) for each in source.images] == ["val_000.jpg", "val_020.jpg"]
+
+
 def test_masks_come_from_segmentation_class_where_aug_is_absent(make_voc: object) -> None:
     voc = make_voc("SegmentationClass")  # type: ignore[operator]
     assert len(Pascal5i(voc, 0, min_area=300).split("test").images) == 15
@@ -202,6 +211,7 @@ def test_missing_folder_shows_expected_tree(tmp_path: Path) -> None:
 
 
 def test_missing_list_names_the_present_ones(voc: Path) -> None:
+    (voc / LISTS / "._val.txt").write_bytes(b"\0\5")
     with pytest.raises(FileNotFoundError, match=r"``train_list``: there is no list 'train'.*: trainaug, val\."):
         Pascal5i(voc, 0, train_list="train").split("train")
 

@@ -347,6 +347,14 @@ def test_without_sbd_masks_that_are_there_take_its_place(voc: Path, sbd: Path) -
     assert not report.missing
 
 
+def test_leftovers_beside_the_masks_are_no_ids(voc: Path, sbd: Path) -> None:
+    prepare_pascal(voc, sbd)
+    (voc / "SegmentationClassAug" / "._2009_000001.png").write_bytes(b"\0\5\x16\7")
+    report = prepare_pascal(voc)
+    assert not report.missing
+    assert report.found["masks beside VOC's"] == len(EVERY_MASK) - len(VOC_TRAIN) - len(VOC_VAL)
+
+
 def test_voc_folder_is_checked(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"no JPEGImages in it.* Did you mean {voc}\?(.|\n)*Expected tree"):
         prepare_pascal(tmp_path)

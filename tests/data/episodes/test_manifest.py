@@ -41,6 +41,13 @@ def test_a_manifest_gives_the_same_episodes_again(tmp_path, sampling):
     assert manifest_hash(manifest_lines(replayed)) == manifest_hash(manifest_lines(dataset))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_manifest_that_a_windows_editor_saved_is_read(tmp_path, dataset, encoding):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes("\r\n".join(manifest_lines(dataset)).encode(encoding))
+    assert read_manifest(path, dataset.source, shot=2) == [dataset.spec(index) for index in range(6)]
+
+
 def test_the_lines_name_class_query_and_supports(dataset):
     head, first, *_ = map(json.loads, manifest_lines(dataset))
     assert (head["shot"], head["episodes"], head["seed"]) == (2, 6, 3)

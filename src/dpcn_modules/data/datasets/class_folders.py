@@ -5,21 +5,27 @@ from pathlib import Path
 
 from dpcn_modules._checks import VOID, check_choice, did_you_mean, some
 from dpcn_modules.data.datasets.files import FileImages, LabelledFile, count_pixels
-from dpcn_modules.data.io import SUFFIXES
+from dpcn_modules.data.listing import image_files, read_lines, without_leftovers
 from dpcn_modules.data.source import ImageSource, Split
 
 _TREE = """Expected tree:
   root/
     cup/1.jpg, cup/1.png ...          (the mask has the image's name), or
-    plate/a.jpg, plate/a_mask.png ... (the mask's name ends in _mask)"""
+    plate/a.jpg, plate/a_mask.png ... (the mask's name ends in _mask), or
+    fork/images/1.jpg, fork/masks/1.png ..."""
+_IMAGES = {"images", "image", "imgs", "jpegimages"}
+_MASKS = {"masks", "mask", "labels", "annotations", "gt", "ground_truth", "segmentations", "segmentationclass"}
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 class ClassFolders:
     """Images in one folder per class, each with the mask of one object; a `FoldedData`.
 
     The mask of ``1.jpg`` is ``1.png`` (FSS-1000's layout) or ``1_mask.png``; that of an image ``1.png`` is
-    ``1_mask.png``. Masks are read by `binary_mask`. Class ids are 1, 2, ... in the order of the sorted folder names;
-    255 is skipped because it means void. An image whose mask has no foreground is never sampled.
+    ``1_mask.png``. A class folder may instead hold two folders, ``images`` and ``masks``, with files of equal names.
+    Hidden files and what systems leave behind (``._*``, ``__MACOSX``, ``@eaDir``) are skipped. Masks are read
+    by `binary_mask`. Class ids are 1, 2, ... in the order of the sorted folder names; 255 is skipped because it means
+    void. An image whose mask has no foreground is never sampled.
 
     Args:
         root: the folder that holds the class folders.
@@ -33,7 +39,8 @@ class ClassFolders:
 
     Raises:
         FileNotFoundError: the folder is missing or holds no class folders, or there is no such .txt file.
-        ValueError: a class has no folder, or is in both splits.
+        ValueError: a class has no folder, or is in both splits; or the folders are not classes but images and masks, or
+            splits (train, val).
     """
 
     def __init__(
@@ -49,9 +56,10 @@ class ClassFolders:
         self.void, self.object = void, object
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: there is no such folder.\n{_TREE}")
-        names = sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name[0] != ".")
+        names = [path.name for path in without_leftovers(self.root.iterdir()) if path.is_dir()]
         if not names:
             raise FileNotFoundError(f"{self.root}: there are no class folders in it.\n{_TREE}")
+        _check_names(self.root, names)
         self.train_classes = _class_names("train_classes", train_classes, names, self.root)
         self.test_classes = _class_names("test_classes", test_classes, names, self.root)
         both = sorted(set(self.train_classes or ()) & set(self.test_classes or ()))
@@ -88,6 +96,22 @@ class ClassFolders:
         return FileImages(name, class_names, files, areas, min_area=1)
 
 
+def _check_names(root: Path, names: Sequence[str]) -> None:
+    """Raise ValueError where the names of the folders in a root are not those of classes."""
+    known = {name.lower() for name in names}
+    if known & _IMAGES and known & _MASKS:
+        raise ValueError(
+            f"{root}: expected one folder per class, got {some(names)}; put both folders into one with the name of "
+            f"the class: {root.name}/cup/images and {root.name}/cup/masks. For masks of several class ids use "
+            f"``Pascal5i`` or one mask per class.\n{_TREE}"
+        )
+    if known <= _SPLITS and known != {"train"}:  # a class of vehicles
+        raise ValueError(
+            f"{root}: expected one folder per class, got {some(names)}, which are names of splits; give one of them as "
+            f"the root, or name the classes of each split with ``train_classes`` and ``test_classes``.\n{_TREE}"
+        )
+
+
 def _class_names(
     argument: str, given: Sequence[str] | str | Path | None, known: Sequence[str], root: Path
 ) -> Sequence[str] | None:
@@ -100,7 +124,7 @@ def _class_names(
         if not path.is_file():
             raise FileNotFoundError(f"{where}: there is no file {path}; write one class name a line into it.")
         where += f" of {path}"
-        given = [name.strip() for name in path.read_text(encoding="utf-8-sig").splitlines() if name.strip()]
+        given = [name.strip() for name in read_lines(path) if name.strip()]
         if not given:
             raise ValueError(f"{where}: expected one class name a line, got none.")
     unknown = [name for name in given or () if name not in known]
@@ -114,28 +138,63 @@ def _class_names(
 
 def _labelled_files(folder: Path, class_id: int) -> list[LabelledFile]:
     """The images of a class folder with their masks, in the order of their names."""
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
-    others = {path.stem for path in paths if path.suffix.lower() != ".png"}
-    marked = {path.stem: path for path in paths if _is_png(path) and path.stem.endswith("_mask")}
-    same_name = {path.stem: path for path in paths if _is_png(path) and path.stem in others}
-    masks = {*marked.values(), *same_name.values()}
-    images = [path for path in paths if path not in masks]
-    if not images:
-        raise ValueError(f"{folder}: a class folder without images; fill it or remove it.\n{_TREE}")
+    images, masks = _images_and_masks(folder)
+    by_stem: dict[str, list[Path]] = {}
+    for mask in masks:
+        by_stem.setdefault(mask.stem, []).append(mask)
     files = []
     for image in images:
-        found = [each[stem] for each, stem in ((same_name, image.stem), (marked, f"{image.stem}_mask")) if stem in each]
+        found = [mask for stem in (image.stem, f"{image.stem}_mask") for mask in by_stem.get(stem, [])]
         if len(found) != 1:
             got = " and ".join(path.name for path in found) or "neither"
-            wanted = f"{image.stem}_mask.png"
-            wanted = wanted if _is_png(image) else f"{image.stem}.png or {wanted}"
-            hint = f" If it is itself a mask, its image {image.stem}.jpg is missing." if _is_png(image) else ""
-            raise ValueError(f"{image}: expected one mask, {wanted}, beside the image, got {got}.{hint}")
-        files.append(LabelledFile(f"{folder.name}/{image.name}", image, found[0], class_id))
-    unused = masks - {file.mask for file in files}
+            raise ValueError(f"{image}: expected one mask, {_wanted(image, folder)}, got {got}.{_hint(image, folder)}")
+        files.append(LabelledFile(image.relative_to(folder.parent).as_posix(), image, found[0], class_id))
+    owners: dict[Path, Path] = {}
+    for file in files:
+        if owners.setdefault(file.mask, file.image) != file.image:
+            raise ValueError(f"{file.mask}: the mask of {owners[file.mask].name} and of {file.image.name}; remove one.")
+    unused = set(masks) - owners.keys()
     if unused:
         raise ValueError(f"{min(unused)}: a mask without its image; add the image or remove the mask.")
     return files
+
+
+def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images and the masks of a class folder, in two folders of their own or side by side."""
+    paths = image_files(folder)
+    below = {path.name.lower(): path for path in without_leftovers(folder.iterdir()) if path.is_dir()}
+    if below.keys() >= {"images", "masks"}:
+        if paths:
+            raise ValueError(f"{folder}: holds images/ and masks/, and {paths[0].name} beside them; keep one layout.")
+        images, masks = image_files(below["images"]), image_files(below["masks"])
+    else:
+        others = {path.stem for path in paths if not _is_png(path)}
+        masks = [path for path in paths if _is_png(path) and (path.stem.endswith("_mask") or path.stem in others)]
+        images = sorted(set(paths) - set(masks))
+    if not images:
+        hint = f" It holds the folders {some(below)}." if below else ""
+        raise ValueError(f"{folder}: a class folder without images; fill it or remove it.{hint}\n{_TREE}")
+    return images, masks
+
+
+def _wanted(image: Path, folder: Path) -> str:
+    """The names that the mask of an image may have."""
+    stem = image.stem
+    if image.parent != folder:
+        return f"{stem}.png or {stem}_mask.png in masks"
+    return (
+        f"{stem}_mask.png, beside the image" if _is_png(image) else f"{stem}.png or {stem}_mask.png, beside the image"
+    )
+
+
+def _hint(image: Path, folder: Path) -> str:
+    """What may be wrong with an image that has no mask."""
+    other = [path.name for path in image_files(image.parent) if path.stem == f"{image.stem}_mask" and not _is_png(path)]
+    if other:
+        return f" If {other[0]} is its mask, save it as a PNG: JPEG changes the values of a mask."
+    if image.parent == folder and _is_png(image):
+        return f" If it is itself a mask, its image {image.stem}.jpg is missing."
+    return ""
 
 
 def _is_png(path: Path) -> bool:

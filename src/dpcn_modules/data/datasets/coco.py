@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dpcn_modules._checks import check_choice
-from dpcn_modules.data.datasets.coco_instances import Overlap
+from dpcn_modules.data.datasets.coco_instances import Crowd, Overlap
 from dpcn_modules.data.datasets.coco_masks import CocoMasks, Progress
 from dpcn_modules.data.datasets.files import FileImages, without_classes
 from dpcn_modules.data.datasets.folds import COCO_CLASSES, FoldRule, check_rules, chosen_classes, coco_classes
@@ -25,9 +25,8 @@ class Coco20i:
 
     The defaults are the usual ones: the images of 2014, training on ``train2014`` (82,081 images with annotations)
     and testing on ``val2014`` (40,137). Class ids are 1 to 80 in the order of COCO's category ids. pycocotools draws
-    the masks from the instances: crowd regions are void where no instance covers them, and an instance whose polygons
-    all have fewer than three points covers nothing. Masks are drawn once, by the first `split`, which takes some
-    minutes for the whole of COCO; several processes may do so at the same time.
+    the masks from the instances: crowd regions are void where no instance covers them. Masks are drawn once, by the
+    first `split`, which takes some minutes for the whole of COCO; several processes may do so at the same time.
 
     Args:
         root: the folder of the data set.
@@ -43,8 +42,10 @@ class Coco20i:
         test_images: the same for the held-out classes; by default ``val2014``.
         overlap: which of two overlapping instances is visible: with "smaller_on_top", the one with fewer pixels in
             all (if equal, the later one); with "annotation_order", the later one. It changes the scores.
-        cache: the folder for the masks, relative to ``root`` or absolute; each annotation file and overlap rule has
-            its own ``masks_<overlap>_<hash of the annotation file>`` in it. None or "none" saves nothing: every start
+        crowd: what annotations with ``iscrowd = 1`` are: "void", as COCO means them, or "object", for files of tools
+            that mark masks with holes or of several parts so. It changes the scores.
+        cache: the folder for the masks, relative to ``root`` or absolute; each annotation file and rule has its
+            own ``masks_<overlap>_<hash of the annotation file>`` in it. None or "none" saves nothing: every start
             then draws all masks to count them, and every load draws its mask.
         min_area: the number of mask pixels from which a class counts in an image.
         novel: "keep" uses training images that also show held-out classes, with those pixels as background
@@ -68,6 +69,7 @@ class Coco20i:
     train_images: str | Path | None = None
     test_images: str | Path | None = None
     overlap: Overlap = "smaller_on_top"
+    crowd: Crowd = "void"
     cache: str | Path | None = "."
     min_area: int = 2048
     novel: Literal["keep", "drop"] = "keep"
@@ -79,6 +81,7 @@ class Coco20i:
         check_choice("folds", self.folds, get_args(FoldRule))
         check_choice("year", str(self.year), ("2014", "2017"))
         check_choice("overlap", self.overlap, get_args(Overlap))
+        check_choice("crowd", self.crowd, get_args(Crowd))
         self.root = self._root = Path(self.root)
         self._cache = None if self.cache is None or self.cache == "none" else self.root / self.cache
         self._tree = _tree(str(self.year))
@@ -108,9 +111,18 @@ class Coco20i:
         missing += [] if images.is_dir() else [f"folder of images {images} (``{split}_images``)"]
         if missing:
             raise FileNotFoundError(f"{self._root}: there is no {' and no '.join(missing)}.\n{self._tree}")
-        masks = CocoMasks(annotations, images, overlap=self.overlap, cache=self._cache, progress=self.progress)
+        masks = CocoMasks(
+            annotations,
+            images,
+            overlap=self.overlap,
+            crowd=self.crowd,
+            cache=self._cache,
+            progress=self.progress,
+        )
         files, areas = masks.files, masks.areas
         rules = [f"area >= {self.min_area} px", f"overlap: {self.overlap}"]
+        if self.crowd != "void":
+            rules.append(f"crowds: {self.crowd}")
         if split == "train":
             rules.append(f"held-out classes: {self.novel}")
             if self.novel == "drop":

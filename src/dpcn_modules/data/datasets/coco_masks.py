@@ -5,7 +5,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from dpcn_modules._checks import VOID, some
-from dpcn_modules.data.datasets.coco_instances import Drawing, Instances, Overlap, draw
+from dpcn_modules.data.datasets.coco_instances import Crowd, Drawing, Instances, Overlap, check_crowds, draw
 from dpcn_modules.data.datasets.files import LabelledFile, check_mask_size, replacing
 from dpcn_modules.data.datasets.folds import COCO_CLASSES
 from dpcn_modules.data.decoding import image_size
 from dpcn_modules.data.io import load_mask
+from dpcn_modules.data.listing import without_leftovers
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
-_RENDERER = 1  # increase with every change of what is drawn, so that cached masks are drawn again
+_RENDERER = 2  # increase with every change of what is drawn, so that cached masks are drawn again
 _MANIFEST = "manifest.json"
 
 
@@ -48,14 +49,23 @@ class CocoMasks:
     """
 
     def __init__(
-        self, annotations: Path, images: Path, *, overlap: Overlap, cache: Path | None, progress: Progress | None
+        self,
+        annotations: Path,
+        images: Path,
+        *,
+        overlap: Overlap,
+        crowd: Crowd,
+        cache: Path | None,
+        progress: Progress | None,
     ) -> None:
         self._annotations = annotations
         self._images = images
-        self._overlap = overlap
+        self._overlap: Overlap = overlap
+        self._crowd: Crowd = crowd
         self._digest = file_digest(annotations)
-        self._folder = None if cache is None else mask_folder(cache, self._digest, overlap)
-        self._source = {"annotations_sha256": self._digest, "overlap": overlap, "renderer": _RENDERER}
+        self._folder = None if cache is None else mask_folder(cache, self._digest, overlap, crowd)
+        rules = {"overlap": overlap, "crowd": crowd, "renderer": _RENDERER}
+        self._source = {"annotations_sha256": self._digest, **rules}
         self._instances: Instances | None = None
         self._drawings: dict[str, Drawing] = {}
         self._records = self._cached_records()
@@ -106,12 +116,14 @@ class CocoMasks:
             name: Record(image_id, {int(value): area for value, area in areas.items()}, checksum)
             for name, (image_id, areas, checksum) in manifest["masks"].items()
         }
+        self._check_crowds({int(value): counts for value, counts in manifest["crowds"].items()})
         present = set(os.listdir(self._folder))
         return records if all(record.file_name in present for record in records.values()) else {}
 
     def _draw_all(self, progress: Progress | None) -> None:
         """Draw the masks of all images, and write the manifest last."""
-        instances = Instances(self._annotations, self._overlap)
+        instances = Instances(self._annotations, self._overlap, self._crowd)
+        self._check_crowds(instances.crowds)
         names = list(instances.ids)
         self._check_images_present(names)
         self._check_image_sizes(instances)
@@ -127,7 +139,8 @@ class CocoMasks:
             else:
                 _save(path, _png(mask))
         if self._folder is not None:
-            manifest = {"source": self._source, "annotations": self._annotations.name, "masks": self._records}
+            about = {"source": self._source, "annotations": self._annotations.name, "crowds": instances.crowds}
+            manifest = {**about, "masks": self._records}
             _save(self._folder / _MANIFEST, json.dumps(manifest).encode())
 
     def _draw_again(self, name: str, path: Path) -> Tensor:
@@ -138,15 +151,19 @@ class CocoMasks:
                     f"{self._annotations} has changed since its masks were drawn, and one of the masks is damaged "
                     f"({path}): restart, so that all of them are drawn again."
                 )
-            self._instances = Instances(self._annotations, self._overlap)
+            self._instances = Instances(self._annotations, self._overlap, self._crowd)
         mask = draw(self._instances.drawing(name))
         _save(path, _png(mask))
         return torch.from_numpy(mask)
 
+    def _check_crowds(self, crowds: Mapping[int, Sequence[int]]) -> None:
+        if self._crowd == "void":
+            check_crowds(self._annotations, crowds)
+
     def _check_images_present(self, names: Collection[str]) -> None:
         missing = [name for name in names if not (self._images / name).is_file()]
         if missing:
-            found = some(sorted(os.listdir(self._images))) or "nothing"
+            found = some([path.name for path in without_leftovers(self._images.iterdir())]) or "nothing"
             raise FileNotFoundError(
                 f"{self._annotations} does not match the images in {self._images}: {len(missing)} of its {len(names)} "
                 f"images are missing: {some(missing)}. The folder holds {found}; take both of one year and one split."
@@ -172,9 +189,10 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def mask_folder(cache: Path, digest: str, overlap: Overlap) -> Path:
+def mask_folder(cache: Path, digest: str, overlap: Overlap, crowd: Crowd = "void") -> Path:
     """The folder in the cache for the masks of an instances file with this `file_digest`."""
-    return cache / f"masks_{overlap}_{digest[:12]}"
+    rules = overlap if crowd == "void" else f"{overlap}_crowd_{crowd}"
+    return cache / f"masks_{rules}_{digest[:12]}"
 
 
 def _read_cached(path: Path, checksum: int) -> Tensor | None:

@@ -9,6 +9,7 @@ from dpcn_modules._checks import check_choice
 from dpcn_modules.data.datasets.files import FileImages, LabelledFile, check_files_exist, count_pixels, without_classes
 from dpcn_modules.data.datasets.folds import PASCAL_CLASSES, check_rules, chosen_classes, pascal_classes, split_classes
 from dpcn_modules.data.datasets.voc import VOC_LISTS, check_voc_folder
+from dpcn_modules.data.listing import read_lines, without_leftovers
 from dpcn_modules.data.source import ImageSource, Split
 
 _TREE = """Expected tree:
@@ -104,7 +105,7 @@ class Pascal5i:
         for path in candidates:
             if path.is_file():
                 return path
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.txt"))) or "none"
+        known = ", ".join(path.stem for path in without_leftovers(folder.glob("*.txt"))) or "none"
         raise FileNotFoundError(
             f"``{split}_list``: there is no list {wanted!r}; lists in {folder}: {known}. Name one of them, or "
             f"give the path of a .txt file.\n{_TREE}"
@@ -112,7 +113,7 @@ class Pascal5i:
 
     def _read_list(self, path: Path) -> list[LabelledFile]:
         files: dict[Path, LabelledFile] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_lines(path), start=1):
             match line.split():
                 case []:
                     continue

@@ -17,6 +17,7 @@ from dpcn_modules.data.datasets.files import check_mask_size, replacing
 from dpcn_modules.data.datasets.sbd import SbdFolder, read_class_mask
 from dpcn_modules.data.datasets.voc import VOC_LISTS, VocFolder, read_ids, save_class_mask
 from dpcn_modules.data.io import load_mask
+from dpcn_modules.data.listing import without_leftovers
 
 Progress = Callable[[Sequence[str]], Iterable[str]]
 State = Literal["written", "unchanged", "kept", "not made"]
@@ -141,7 +142,7 @@ class _Downloads:
         noval_name = "SBD train_noval"
         noval = None if sbd is None else sbd.train_noval
         if sbd is None:
-            self.pool = {path.stem for path in (voc.root / _AUG).glob("*.png")} - voc.train - voc.val
+            self.pool = {path.stem for path in without_leftovers((voc.root / _AUG).glob("*.png"))} - voc.train - voc.val
             self.found["masks beside VOC's"] = len(self.pool)
         else:
             self.pool = {*sbd.train, *sbd.val}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dpcn_modules._checks import require, some
 from dpcn_modules.data.datasets.voc import read_ids
+from dpcn_modules.data.listing import without_leftovers
 
 _HIGHEST_ID = 20
 _AGAIN = "extract benchmark.tgz again"
@@ -46,7 +47,7 @@ class SbdFolder:
         noval = self.root / "train_noval.txt"
         if not masks.is_dir():
             raise FileNotFoundError(f"{folder}: there is no SBD folder (no cls in it).\n{_SBD_TREE}")
-        if next(masks.glob("*.mat"), None) is None:
+        if not without_leftovers(masks.glob("*.mat")):
             raise FileNotFoundError(f"{masks}: there are no .mat files in it; {_AGAIN}.\n{_SBD_TREE}")
         for path in (train, val):
             if not path.is_file():

@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from dpcn_modules.data.listing import read_lines
 from dpcn_modules.data.palettes import VOC_COLOURS
 
 VOC_LISTS = Path("ImageSets", "Segmentation")
@@ -59,9 +60,9 @@ class VocFolder:
 
 
 def read_ids(path: Path) -> list[str]:
-    """Read a list with one image id a line; ValueError if a line has more than one, or the list is empty."""
+    """Read a list with one image id a line; ValueError if a line has more, the list is empty, or as `read_lines`."""
     ids = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if len(words) > 1:
             advice = "use the list as it was published"

@@ -10,6 +10,7 @@ from typing import Any
 from dpcn_modules._checks import some
 from dpcn_modules.data.episodes.dataset import EpisodeDataset
 from dpcn_modules.data.episodes.sampling import EpisodeSpec
+from dpcn_modules.data.listing import read_lines
 from dpcn_modules.data.source import ImageSource
 
 _FORMAT = "dpcn_modules episodes, version 1"
@@ -86,7 +87,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
     if not path.is_file():
         raise FileNotFoundError(f"``episodes``: no file {path}; `dpcn episodes` writes one.")
     try:
-        head, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        head, *rows = [json.loads(line) for line in read_lines(path) if line.strip()]
         if head["format"] != _FORMAT or len(rows) != head["episodes"]:
             raise ValueError(f"{len(rows)} episodes of {head['episodes']}, format {head['format']!r}")
         if any({"class", "query", "supports"} - row.keys() or len(row["supports"]) != head["shot"] for row in rows):
