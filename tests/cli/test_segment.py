@@ -104,6 +104,16 @@ def test_segment_takes_one_class_of_a_mask_of_class_ids(checkpoint: Path, folder
         run(checkpoint, folder, *ids[:-1], "3")
 
 
+def test_segment_asks_what_255_means_beside_a_1(checkpoint: Path, folder: Path) -> None:
+    mask = np.array(Image.open(folder / "cup_mask.png"))
+    mask[0, 0] = 1
+    Image.fromarray(mask).save(folder / "cup_mask.png")
+    with pytest.raises(ValueError, match=r"cup_mask\.png: 1 pixels have the value 1 and 200 .*--object 255"):
+        run(checkpoint, folder)
+    assert run(checkpoint, folder, "--object", "255") == 0
+    assert run(checkpoint, folder, "--void", "255", output="void") == 0
+
+
 @pytest.mark.parametrize(("threshold", "value"), [("0", 255), ("1", 0)])
 def test_segment_applies_the_threshold(checkpoint: Path, folder: Path, threshold: str, value: int) -> None:
     run(checkpoint, folder, "--threshold", threshold)
