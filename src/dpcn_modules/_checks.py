@@ -2,9 +2,13 @@
 
 import difflib
 import importlib.util
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import Enum
 from numbers import Real
+from os import PathLike
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,6 +89,21 @@ def has_values(tensor: Tensor) -> bool:
             return False
         inner = torch._C._functorch.get_unwrapped(inner)
     return type(inner).__name__ != "FakeTensor"  # by name: its module takes long to import
+
+
+def plain(value: Any) -> Any:
+    """A setting as plain Python, which every checkpoint can hold: numbers and arrays of NumPy and PyTorch, paths,
+    enumerations and sequences become numbers, strings and tuples; anything else stays as it is."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        return plain(value.tolist())
+    if isinstance(value, PathLike):
+        return str(value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return tuple(map(plain, value))
+    kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+    return value if kind is None else kind(value)
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:

@@ -64,6 +64,8 @@ def imagenet_weights(architecture: str | None) -> dict[str, WeightsEnum]:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict, plain or under the key ``"state_dict"``, without running code from the file.
 
+    Names lose what ``torch.compile`` and DataParallel put into them.
+
     Raises:
         ValueError: the file is damaged, or holds something else than tensors by name.
     """
@@ -83,7 +85,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if others or not content:
         found = f"other things than tensors under {some(others, 4)}" if others else "nothing"
         raise ValueError(f"{rule}, which holds {found}; save the state dict alone, or under 'state_dict'.")
-    return {str(name): value for name, value in content.items()}
+    return {plain_name(str(name)): value for name, value in content.items()}
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter without what ``torch.compile``, DataParallel and DDP put into it, at any depth.
+
+    Example:
+        >>> plain_name("module.backbone._orig_mod.stem.0.weight")
+        'backbone.stem.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
 
 
 def _download(entry: WeightsEnum) -> Mapping[str, Tensor]:

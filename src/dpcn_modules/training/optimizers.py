@@ -16,7 +16,7 @@ SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 _SCHEDULERS: dict[Schedule, Callable[[Optimizer, int], LRScheduler]] = {
     "sgd_poly": lambda optimizer, steps: PolynomialLR(optimizer, total_iters=steps, power=0.9),
-    "sgd_constant": lambda optimizer, steps: ConstantLR(optimizer, factor=1.0, total_iters=steps),
+    "sgd_constant": lambda optimizer, _: ConstantLR(optimizer, factor=1.0),
     "sgd_step": lambda optimizer, steps: MultiStepLR(optimizer, [math.ceil(i * steps / 3) for i in (1, 2)], gamma=0.1),
     "adamw_one_cycle": lambda optimizer, steps: OneCycleLR(
         optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps
@@ -25,24 +25,30 @@ _SCHEDULERS: dict[Schedule, Callable[[Optimizer, int], LRScheduler]] = {
 
 
 def build_schedule(
-    schedule: Schedule, groups: list[dict[str, Any]], *, steps: int, momentum: float, weight_decay: float
+    schedule: Schedule, groups: list[dict[str, Any]], *, steps: int | None, momentum: float, weight_decay: float
 ) -> tuple[Optimizer, LRScheduler]:
     """Make the optimiser and its learning rates, to be moved on after every step.
 
     Args:
         schedule: as in :class:`dpcn_modules.training.FewShotTask`; an unknown one is a ValueError.
         groups: parameters and base rates, as :func:`parameter_groups` gives them.
-        steps: of the whole training.
+        steps: of the whole training; None, where nobody knows, is a ValueError unless the rate is constant.
         momentum: of SGD.
         weight_decay: of either optimiser.
     """
     check_choice("schedule", schedule, SCHEDULES)
+    if steps is None and schedule != "sgd_constant":
+        raise ValueError(
+            f"``schedule``: expected a training of a known number of steps for {schedule!r}, got neither epochs nor "
+            f"steps (max_epochs=-1, max_steps=-1); give trainer.max_epochs or trainer.max_steps, beside max_time too, "
+            f"or take 'sgd_constant'."
+        )
     optimizer: Optimizer
     if schedule == "adamw_one_cycle":
         optimizer = AdamW(groups, weight_decay=weight_decay)
     else:
         optimizer = SGD(groups, momentum=momentum, weight_decay=weight_decay)
-    return optimizer, _SCHEDULERS[schedule](optimizer, steps)
+    return optimizer, _SCHEDULERS[schedule](optimizer, steps or 0)
 
 
 def parameter_groups(
