@@ -7,6 +7,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from dpcn_modules.cli.fit import ConfigCLI, ConfigTask, expand_protocol
 from dpcn_modules.data import manifest_hash, manifest_lines
+from dpcn_modules.data.datasets.files import replacing
 from dpcn_modules.training import EpisodeDataModule
 
 
@@ -37,6 +38,6 @@ def run(arguments: list[str]) -> None:
         raise FileExistsError(
             f"``--output``: {path} is there and holds other episodes; remove it or name another file."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{cli.datamodule.protocol()}\n{len(lines) - 1} episodes, hash {digest}: {path}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from dpcn_modules.data.datasets.files import replacing
 from dpcn_modules.data.io import SUFFIXES, load_image
 from dpcn_modules.segmenter import FewShotSegmenter
 from dpcn_modules.viz.overlay import overlay
@@ -56,10 +57,12 @@ def run(args: argparse.Namespace) -> int:
             print(f"dpcn: skipped: {error}", file=sys.stderr)
             continue
         mask = segmenter.segment(image, threshold=args.threshold)
-        Image.fromarray((mask * 255).numpy()).save(mask_path)
+        with replacing(mask_path) as part:
+            Image.fromarray((mask * 255).numpy()).save(part, format="PNG")
         # Without subsampling of colours, which would blur the outline.
         painted = overlay(image, mask).permute(1, 2, 0).numpy()
-        Image.fromarray(painted).save(overlay_path, quality=90, subsampling=0)
+        with replacing(overlay_path) as part:
+            Image.fromarray(painted).save(part, format="JPEG", quality=90, subsampling=0)
         print(f"{query}: {mask.float().mean():.1%} foreground -> {mask_path}")
     if broken:
         print(f"dpcn: {broken} of {len(queries)} images could not be read.", file=sys.stderr)

@@ -13,6 +13,7 @@ import torch
 
 from dpcn_modules import __version__
 from dpcn_modules._checks import some
+from dpcn_modules.data.datasets.files import replacing
 from dpcn_modules.evaluation.protocols import Protocol
 from dpcn_modules.models.settings import Settings
 
@@ -81,7 +82,8 @@ class Result(NamedTuple):
             "versions": {"dpcn_modules": __version__, "torch": torch.__version__}
             | {name: version(name) for name in ("torchvision", "lightning", "torchmetrics", "numpy")},
         }
-        Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        with replacing(Path(path)) as part:
+            part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
