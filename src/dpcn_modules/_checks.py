@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpcn_modules.errors import MissingPackageError
+
 VOID = 255
 """The value of mask pixels that belong neither to the foreground nor to the background."""
 
@@ -180,4 +182,4 @@ def require(*packages: str, extra: str) -> None:
     """Raise ModuleNotFoundError, with the pip command, unless the packages of an extra are installed."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise ModuleNotFoundError(f"needs {', '.join(missing)}: pip install 'dpcn_modules[{extra}]'", name=missing[0])
+        raise MissingPackageError(f"needs {', '.join(missing)}: pip install 'dpcn_modules[{extra}]'", name=missing[0])

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dpcn_modules.data.datasets.files import replacing
 from dpcn_modules.data.io import SUFFIXES, load_image
+from dpcn_modules.errors import DPCNError
 from dpcn_modules.segmenter import FewShotSegmenter
 from dpcn_modules.viz.overlay import overlay
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     for query, (mask_path, overlay_path) in zip(queries, results, strict=True):
         try:
             image = load_image(query)
-        except (OSError, ValueError) as error:
+        except DPCNError as error:
             broken += 1
             print(f"dpcn: skipped: {error}", file=sys.stderr)
             continue

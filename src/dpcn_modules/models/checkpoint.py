@@ -53,12 +53,12 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     model = unwrapped(model)
     settings = getattr(model, "settings", None)
     before = model.before_adapter if isinstance(model, HostNetwork) else None
+    frozen_norm = isinstance(model, HostNetwork) and model.backbone.frozen_norm
     return {
         "network": getattr(model, "name", ""),
         "settings": {} if settings is None else dataclasses.asdict(settings),
         "frozen": [plain_name(name) for name, parameter in model.named_parameters() if not parameter.requires_grad],
-        "adapter_only": before is not None
-        and (bool(before.trainable) or before.frozen_norm != model.backbone.frozen_norm),
+        "adapter_only": before is not None and (bool(before.trainable) or before.frozen_norm != frozen_norm),
     }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
 from dpcn_modules._checks import some
+from dpcn_modules.errors import DownloadError
 
 _CLASSIFIER_PREFIXES = ("fc.", "classifier.")
 # What torch.load raises for a file that is damaged, truncated, or something else altogether.
@@ -103,7 +104,7 @@ def _download(entry: WeightsEnum) -> Mapping[str, Tensor]:
     try:
         state: Mapping[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
     except URLError as error:
-        raise ConnectionError(
+        raise DownloadError(
             f"``weights``: could not download {entry.url} ({error.reason}); "
             f"download it on another machine, and give the path of the file as ``weights``."
         ) from error

@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from dpcn_modules import __version__
 from dpcn_modules._checks import check_choice, plain
 from dpcn_modules.data import Episode
+from dpcn_modules.errors import NonFiniteLossError
 from dpcn_modules.evaluation import EpisodeIoU, FeatureCache, Predictor, Score, score_batch
 from dpcn_modules.evaluation.feature_cache import parse_bytes
 from dpcn_modules.functional import episode_loss
@@ -149,7 +150,7 @@ class FewShotTask(LightningModule):
         loss = losses["loss"]
         if not torch.isfinite(loss):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise FloatingPointError(
+            raise NonFiniteLossError(
                 f"the loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step} (learning rate "
                 f"{rate:.2e}, precision {self.trainer.precision}, queries {', '.join(batch.query_name[:4])} ...); "
                 f"lower model.lr, clip gradients (trainer.gradient_clip_val) or use trainer.precision=bf16-mixed or "

@@ -21,6 +21,7 @@ from dpcn_modules.data.datasets.files import LabelledFile, check_mask_size, repl
 from dpcn_modules.data.datasets.folds import COCO_CLASSES
 from dpcn_modules.data.decoding import image_size
 from dpcn_modules.data.io import load_mask
+from dpcn_modules.errors import WriteError
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
@@ -198,7 +199,7 @@ def _save(path: Path, content: bytes) -> None:
         with replacing(path) as part:
             part.write_bytes(content)
     except OSError as error:
-        raise OSError(
+        raise WriteError(
             error.errno,
             f"{path.parent}: the masks cannot be saved there ({error.strerror}); name a writable folder with "
             f"``cache=``, or pass cache=None to draw them anew each time",
