@@ -1,7 +1,7 @@
 """The errors of the library: what a caller can correct, in a message with the rule, the value and the remedy.
 
-Each is also Python's own class for its kind, so ``except ValueError`` catches an `InputError`. The command `dpcn` prints
-them in one line; any other error is a fault of the library or of the system, and shows its traceback.
+Each is also Python's own class for its kind, so ``except ValueError`` catches an `InputError`. The command `dpcn`
+prints them in one line; any other error is a fault of the library or of the system, and shows its traceback.
 """
 
 __all__ = [
