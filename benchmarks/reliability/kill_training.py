@@ -2,9 +2,9 @@
 
 The training has dropout, CANet's random history, momentum and a falling rate; half of the cases use two loader
 processes, and half accumulate two batches a step. The parent kills all processes a random time after a random batch
-has begun, which may be inside a step, a validation or the writing of a checkpoint. Weights, the optimiser's momentum and
-the number of steps must be the same; the metrics of the last epoch are compared too. They lack where the kill came
-between the last step and its validation, which Lightning does not repeat on resume.
+has begun, which may be inside a step, a validation or the writing of a checkpoint. Weights, momentum and the number of
+steps must be the same. The metrics of the last epoch are compared too; they lack where the kill came between the last
+step and its validation, which Lightning does not repeat on resume.
 """
 
 import hashlib

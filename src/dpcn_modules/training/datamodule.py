@@ -37,7 +37,8 @@ class EpisodeDataModule(LightningDataModule):
         size: side of the square that the network sees.
         batch_size: episodes a training step, of all devices together.
         device_batch_size: the most episodes that a device takes at a time; gradients are accumulated until a step has
-            its ``batch_size``, so the steps are the same. None: as many as come to it.
+            its ``batch_size``. Steps stay the same, and weights up to rounding where all batches have equally many void
+            pixels (losses are means over the others). None: as many as come to it.
         test_batch_size: episodes a validation or test step.
         episodes_per_epoch: training episodes; those beyond the last whole ``batch_size`` are left out.
         val_episodes: validation episodes.
