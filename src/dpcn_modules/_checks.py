@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpcn_modules.errors import MissingPackageError
+from dpcn_modules.errors import InputError, InputTypeError, MissingPackageError
 
 VOID = 255
 """The value of mask pixels that belong neither to the foreground nor to the background."""
@@ -33,10 +33,10 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     owners: dict[str, str] = {}
     for name, (tensor, letters) in arguments.items():
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"``{name}``: expected a tensor ({letters}), got {type(tensor).__name__}.")
+            raise InputTypeError(f"``{name}``: expected a tensor ({letters}), got {type(tensor).__name__}.")
         axes = letters.split(" ")
         if tensor.ndim != len(axes):
-            raise ValueError(f"``{name}``: expected {len(axes)} axes ({letters}), got shape {tuple(tensor.shape)}.")
+            raise InputError(f"``{name}``: expected {len(axes)} axes ({letters}), got shape {tuple(tensor.shape)}.")
         for axis, length in zip(axes, tensor.shape, strict=True):
             expected = int(axis) if axis.isdigit() else lengths.setdefault(axis, length)
             owner = owners.setdefault(axis, name)
@@ -44,7 +44,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
                 binding = f"{axis}={expected}"
                 bound = f"; {binding} comes from ``{owner}`` {tuple(arguments[owner][0].shape)}"
                 wanted, source = axis if axis.isdigit() else binding, "" if owner == name else bound
-                raise ValueError(f"``{name}``: expected {wanted} ({letters}), got shape {tuple(tensor.shape)}{source}.")
+                raise InputError(f"``{name}``: expected {wanted} ({letters}), got shape {tuple(tensor.shape)}{source}.")
     return lengths
 
 
@@ -63,13 +63,13 @@ def check_values(*, masks: Mapping[str, Tensor] | None = None, features: Mapping
     for name, mask in masks.items():
         odd = torch.unique(mask[~valid[name]])[:5].tolist()
         if odd:
-            raise ValueError(
+            raise InputError(
                 f"``{name}``: expected only the values 0 (background), 1 (foreground) and 255 (void), got {odd}; "
                 f"compare with the class id first: (mask == class_id)."
             )
     for name, feat in features.items():
         if not bool(torch.isfinite(feat).all()):
-            raise ValueError(
+            raise InputError(
                 f"``{name}``: expected finite values, got NaN or infinity; look at the learning rate, the "
                 f"precision (fp16 overflows above 65504; bf16 does not) or the weights that made it."
             )
@@ -112,7 +112,7 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     """Raise ValueError if a name is not a known one; the message lists them and names the nearest."""
     known = list(known)
     if value not in known:
-        raise ValueError(f"``{name}``: expected one of {', '.join(known)}, got {value!r}.{did_you_mean(value, known)}")
+        raise InputError(f"``{name}``: expected one of {', '.join(known)}, got {value!r}.{did_you_mean(value, known)}")
 
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:
@@ -126,33 +126,33 @@ def check_integer(
 ) -> None:
     """Raise TypeError unless a value is a whole number, and ValueError, with a remedy, if it is out of its range."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"``{name}``: expected a whole number, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected a whole number, got {value!r} ({type(value).__name__}).")
     if value < lowest:
-        raise ValueError(f"``{name}``: expected at least {lowest}, got {value}{otherwise}.")
+        raise InputError(f"``{name}``: expected at least {lowest}, got {value}{otherwise}.")
     if highest is not None and value > highest:
-        raise ValueError(f"``{name}``: expected {lowest} to {highest}, got {value}{otherwise}.")
+        raise InputError(f"``{name}``: expected {lowest} to {highest}, got {value}{otherwise}.")
 
 
 def check_number(name: str, value: object, *, lowest: float, highest: float = float("inf")) -> None:
     """Raise TypeError unless a value is a number, and ValueError unless it is from ``lowest`` to ``highest``."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"``{name}``: expected a number, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected a number, got {value!r} ({type(value).__name__}).")
     if not lowest <= float(value) <= highest:
-        raise ValueError(f"``{name}``: expected {lowest:g} to {highest:g}, got {value}.")
+        raise InputError(f"``{name}``: expected {lowest:g} to {highest:g}, got {value}.")
 
 
 def check_flag(name: str, value: object) -> None:
     """Raise TypeError unless a value is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"``{name}``: expected True or False, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected True or False, got {value!r} ({type(value).__name__}).")
 
 
 def check_odd(name: str, value: object) -> None:
     """Raise unless a window or kernel side is a positive odd number (TypeError for another type)."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"``{name}``: expected an odd whole number, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected an odd whole number, got {value!r} ({type(value).__name__}).")
     if value < 1 or value % 2 == 0:
-        raise ValueError(
+        raise InputError(
             f"``{name}``: expected a positive odd number, so that the window has a centre, got {value}; "
             f"try {value + 1 if value > 0 else 1}."
         )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dpcn_modules.data.datasets.files import replacing
 from dpcn_modules.data.io import SUFFIXES, load_image
-from dpcn_modules.errors import DPCNError
+from dpcn_modules.errors import DPCNError, InputError, InputFileError
 from dpcn_modules.segmenter import FewShotSegmenter
 from dpcn_modules.viz.overlay import overlay
 
@@ -76,7 +76,7 @@ def _images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         if not found:
-            raise FileNotFoundError(f"``--query``: no images ({', '.join(SUFFIXES)}) in the folder {path}.")
+            raise InputFileError(f"``--query``: no images ({', '.join(SUFFIXES)}) in the folder {path}.")
         images += found
     return images
 
@@ -90,13 +90,13 @@ def _results(queries: Sequence[Path], output: Path, *, inputs: Sequence[Path]) -
         targets = output / f"{query.stem}.png", output / f"{query.stem}_overlay.jpg"
         for target in targets:
             if target in owners:
-                raise ValueError(
+                raise InputError(
                     f"``--query``: expected names that differ in more than folder and suffix, got {owners[target]} and "
                     f"{query}, which would both be written to {target}; segment them in two runs."
                 )
             owners[target] = query
             if output.resolve() in folders and target.exists():
-                raise ValueError(
+                raise InputError(
                     f"``--output``: {target} would be replaced, and it lies among the images that were given; "
                     f"choose another folder."
                 )

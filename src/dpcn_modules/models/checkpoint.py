@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dpcn_modules.errors import InputError, InputFileError
 from dpcn_modules.models.add_dcm import train_adapter_only
 from dpcn_modules.models.factory import build_model, settings_of
 from dpcn_modules.models.host import HostNetwork
@@ -100,19 +101,19 @@ def read_checkpoint(checkpoint: str | Path) -> Checkpoint:
     """
     path = Path(checkpoint)
     if not path.is_file():
-        raise FileNotFoundError(f"``checkpoint``: no file {path}; `dpcn fit` writes best.ckpt and last.ckpt.")
+        raise InputFileError(f"``checkpoint``: no file {path}; `dpcn fit` writes best.ckpt and last.ckpt.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         # PyTorch's own words advise to load without weights_only, which could run code from the file.
-        raise ValueError(
+        raise InputError(
             f"``checkpoint``: {path} cannot be read as a checkpoint: it is truncated, or another kind of file; "
             f"`dpcn fit` writes best.ckpt and last.ckpt."
         ) from error
     if isinstance(content, dict):
         upgrade_checkpoint(content)
     if not isinstance(content, dict) or not content.get("network") or "state_dict" not in content:
-        raise ValueError(
+        raise InputError(
             f"``checkpoint``: expected a file that `dpcn fit` wrote, with the settings to build its network, got "
             f"{path}; build the network with build_model(...) and load_state_dict its parameters."
         )

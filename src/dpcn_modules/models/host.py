@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dpcn_modules.errors import InputFileError
 from dpcn_modules.models.backbones import Backbone
 from dpcn_modules.models.network import FewShotNetwork
 from dpcn_modules.models.settings import CANetSettings, PFENetSettings
@@ -64,7 +65,7 @@ class HostNetwork(FewShotNetwork):
         if not isinstance(state, Mapping):
             source, path = str(state), Path(state)
             if not path.is_file():
-                raise FileNotFoundError(f"``state``: no file {path}; give the path of the published checkpoint.")
+                raise InputFileError(f"``state``: no file {path}; give the path of the published checkpoint.")
             state = read_state_dict(path)
         given = {plain_name(name): value for name, value in state.items()}
         names, own = self.published_names(), self.state_dict()

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from dpcn_modules._checks import check_choice, check_flag, check_integer, check_number, check_odd, plain
+from dpcn_modules.errors import InputTypeError
 from dpcn_modules.functional.dynamic_conv import BACKEND_NAMES
 from dpcn_modules.functional.region_matching import check_windows
 from dpcn_modules.models.backbones import BACKBONES, Trainable
@@ -167,12 +168,12 @@ Settings = DPCNSettings | PFENetSettings | CANetSettings | PANetSettings
 
 def _check_weights(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"``{name}``: expected a name, a path or None, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected a name, a path or None, got {value!r} ({type(value).__name__}).")
 
 
 def _check_each_integer(name: str, values: Sequence[int]) -> None:
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise TypeError(f"``{name}``: expected one or more whole numbers, got {values!r}.")
+        raise InputTypeError(f"``{name}``: expected one or more whole numbers, got {values!r}.")
     for value in values:
         check_integer(name, value)
 

@@ -13,6 +13,7 @@ from dpcn_modules.data.episodes.batches import EpisodeSampler, PaddedEpisodes, S
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform
 from dpcn_modules.data.episodes.manifest import manifest_hash, manifest_lines, read_manifest
 from dpcn_modules.data.resizing import MaskInterpolation
+from dpcn_modules.errors import InputError
 from dpcn_modules.evaluation import Protocol
 from dpcn_modules.training.checkpoints import open_batches
 
@@ -114,7 +115,7 @@ class EpisodeDataModule(LightningDataModule):
         if stage == "fit" and self.trainer is not None and self.device_batch_size is not None:
             given, needed = self.trainer.accumulate_grad_batches, self.batch_size // self._batch()
             if given not in (1, needed):
-                raise ValueError(
+                raise InputError(
                     f"``device_batch_size``: expected a trainer that leaves the accumulation of gradients to it, got "
                     f"accumulate_grad_batches={given}, where {self.batch_size} episodes a step are {needed} batches; "
                     f"leave one of the two out."
@@ -125,7 +126,7 @@ class EpisodeDataModule(LightningDataModule):
         """Episodes of the training classes, new ones each epoch, in whole batches."""
         device_batch, (rank, ranks) = self._device_batch(), self._ranks()
         if self._resumed["done"] and self._resumed_batch not in (0, self._batch()):
-            raise ValueError(
+            raise InputError(
                 f"``batch_size`` and ``device_batch_size``: expected {self._resumed_batch} episodes at a time on all "
                 f"devices, as in the checkpoint, which is from inside an epoch, got {self._batch()}; resume with the "
                 f"same batches and devices, or from a checkpoint at the end of an epoch."
@@ -227,14 +228,14 @@ class EpisodeDataModule(LightningDataModule):
         """Episodes that a device takes at a time."""
         ranks = self._ranks()[1]
         if self.batch_size % ranks:
-            raise ValueError(
+            raise InputError(
                 f"``batch_size``: expected a multiple of the {ranks} devices, got {self.batch_size}; it counts the "
                 f"episodes of all devices together."
             )
         share = self.batch_size // ranks
         batch = min(share, self.device_batch_size or share)
         if share % batch:
-            raise ValueError(
+            raise InputError(
                 f"``device_batch_size``: expected a divisor of the {share} episodes that come to a device, got "
                 f"{self.device_batch_size}."
             )

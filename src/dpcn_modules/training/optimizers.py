@@ -9,6 +9,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR, PolynomialLR
 
 from dpcn_modules._checks import check_choice
+from dpcn_modules.errors import InputError
 
 Schedule = Literal["sgd_poly", "sgd_constant", "sgd_step", "adamw_one_cycle"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
@@ -38,7 +39,7 @@ def build_schedule(
     """
     check_choice("schedule", schedule, SCHEDULES)
     if steps is None and schedule != "sgd_constant":
-        raise ValueError(
+        raise InputError(
             f"``schedule``: expected a training of a known number of steps for {schedule!r}, got neither epochs nor "
             f"steps (max_epochs=-1, max_steps=-1); give trainer.max_epochs or trainer.max_steps, beside max_time too, "
             f"or take 'sgd_constant'."
@@ -76,17 +77,17 @@ def parameter_groups(
     """
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not learning:
-        raise ValueError(f"``model``: expected a parameter that learns, got {type(model).__name__} without one.")
+        raise InputError(f"``model``: expected a parameter that learns, got {type(model).__name__} without one.")
     rates = {"": 1.0, **(multipliers or {})}
     for part, rate in rates.items():
         if not any(_is_below(name, part) for name in learning):
             parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in learning))
-            raise ValueError(
+            raise InputError(
                 f"``lr_multipliers``: expected names of parts that learn, got {part!r}; the network's are {parts}, and "
                 f"whatever is below them, such as {next(iter(learning))}."
             )
         if not 0 < rate < math.inf:
-            raise ValueError(
+            raise InputError(
                 f"``lr_multipliers``: expected positive numbers, got {rate} for {part!r}; to keep a part as it is, "
                 f"call requires_grad_(False) on it."
             )

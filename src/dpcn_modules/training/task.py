@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from dpcn_modules import __version__
 from dpcn_modules._checks import check_choice, plain
 from dpcn_modules.data import Episode
-from dpcn_modules.errors import NonFiniteLossError
+from dpcn_modules.errors import InputError, NonFiniteLossError
 from dpcn_modules.evaluation import EpisodeIoU, FeatureCache, Predictor, Score, score_batch
 from dpcn_modules.evaluation.feature_cache import parse_bytes
 from dpcn_modules.functional import episode_loss
@@ -219,7 +219,7 @@ class FewShotTask(LightningModule):
         groups = parameter_groups(self.model, self.lr, self.lr_multipliers)
         steps = self._steps()
         if steps is None and self.backbone_start_epoch is None and self._delayed_parameters():
-            raise ValueError(
+            raise InputError(
                 "``backbone_start_epoch``: expected an epoch, where the number of epochs and steps is not known "
                 "(max_epochs=-1, max_steps=-1), got None, a quarter of them; 0 trains all parameters from the start."
             )

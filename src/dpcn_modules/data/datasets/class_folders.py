@@ -7,6 +7,7 @@ from dpcn_modules._checks import VOID, check_choice, did_you_mean, some
 from dpcn_modules.data.datasets.files import FileImages, LabelledFile, count_pixels
 from dpcn_modules.data.io import SUFFIXES
 from dpcn_modules.data.source import ImageSource, Split
+from dpcn_modules.errors import InputError, InputFileError
 
 _TREE = """Expected tree:
   root/
@@ -48,15 +49,15 @@ class ClassFolders:
         self.root = Path(root)
         self.void, self.object = void, object
         if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: there is no such folder.\n{_TREE}")
+            raise InputFileError(f"{self.root}: there is no such folder.\n{_TREE}")
         names = sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name[0] != ".")
         if not names:
-            raise FileNotFoundError(f"{self.root}: there are no class folders in it.\n{_TREE}")
+            raise InputFileError(f"{self.root}: there are no class folders in it.\n{_TREE}")
         self.train_classes = _class_names("train_classes", train_classes, names, self.root)
         self.test_classes = _class_names("test_classes", test_classes, names, self.root)
         both = sorted(set(self.train_classes or ()) & set(self.test_classes or ()))
         if both:
-            raise ValueError(
+            raise InputError(
                 f"``test_classes``: {len(both)} of them are in ``train_classes`` too: {some(both)}; held-out classes "
                 f"must not be trained on: remove each from one of the two."
             )
@@ -76,7 +77,7 @@ class ClassFolders:
         chosen = set(self._names.values()) - set(others or ()) if mine is None else set(mine)
         class_names = {value: name for value, name in self._names.items() if name in chosen}
         if not class_names:
-            raise ValueError(
+            raise InputError(
                 f"``train_classes``, ``test_classes``: no class is left for {split}; {self.root} holds "
                 f"{some(self._names.values())}: hold out some of them, or pass None to use all for both."
             )
@@ -96,16 +97,16 @@ def _class_names(
     if isinstance(given, str | Path):
         path = Path(given)
         if path.suffix != ".txt":
-            raise ValueError(f"{where}: expected names or the path of a .txt file, got {str(given)!r}.")
+            raise InputError(f"{where}: expected names or the path of a .txt file, got {str(given)!r}.")
         if not path.is_file():
-            raise FileNotFoundError(f"{where}: there is no file {path}; write one class name a line into it.")
+            raise InputFileError(f"{where}: there is no file {path}; write one class name a line into it.")
         where += f" of {path}"
         given = [name.strip() for name in path.read_text(encoding="utf-8-sig").splitlines() if name.strip()]
         if not given:
-            raise ValueError(f"{where}: expected one class name a line, got none.")
+            raise InputError(f"{where}: expected one class name a line, got none.")
     unknown = [name for name in given or () if name not in known]
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{where}: {len(unknown)} of its {len(given or ())} classes have no folder in {root}: {some(unknown)}."
             f"{did_you_mean(unknown[0], known)} The folders: {some(known)}."
         )
@@ -121,7 +122,7 @@ def _labelled_files(folder: Path, class_id: int) -> list[LabelledFile]:
     masks = {*marked.values(), *same_name.values()}
     images = [path for path in paths if path not in masks]
     if not images:
-        raise ValueError(f"{folder}: a class folder without images; fill it or remove it.\n{_TREE}")
+        raise InputError(f"{folder}: a class folder without images; fill it or remove it.\n{_TREE}")
     files = []
     for image in images:
         found = [each[stem] for each, stem in ((same_name, image.stem), (marked, f"{image.stem}_mask")) if stem in each]
@@ -130,11 +131,11 @@ def _labelled_files(folder: Path, class_id: int) -> list[LabelledFile]:
             wanted = f"{image.stem}_mask.png"
             wanted = wanted if _is_png(image) else f"{image.stem}.png or {wanted}"
             hint = f" If it is itself a mask, its image {image.stem}.jpg is missing." if _is_png(image) else ""
-            raise ValueError(f"{image}: expected one mask, {wanted}, beside the image, got {got}.{hint}")
+            raise InputError(f"{image}: expected one mask, {wanted}, beside the image, got {got}.{hint}")
         files.append(LabelledFile(f"{folder.name}/{image.name}", image, found[0], class_id))
     unused = masks - {file.mask for file in files}
     if unused:
-        raise ValueError(f"{min(unused)}: a mask without its image; add the image or remove the mask.")
+        raise InputError(f"{min(unused)}: a mask without its image; add the image or remove the mask.")
     return files
 
 

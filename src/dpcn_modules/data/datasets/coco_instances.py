@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dpcn_modules._checks import VOID, require, some
 from dpcn_modules.data.datasets.folds import COCO_CLASSES
+from dpcn_modules.errors import InputError
 
 Overlap = Literal["smaller_on_top", "annotation_order"]
 
@@ -105,7 +106,7 @@ class Instances:
             with contextlib.suppress(ValueError):
                 if int(_decoded(encoded).sum()) == int(runs.area(encoded)):
                     return encoded
-        raise ValueError(
+        raise InputError(
             f"{self._path}: annotation {annotation['id']}: expected polygons [[x, y, x, y, ...], ...] or run lengths "
             f"of all {size[0]} x {size[1]} (height x width) pixels as its segmentation, got {str(shape)[:60]}; "
             f"repair it or fetch the file again."
@@ -118,13 +119,13 @@ def read_instances(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path}: is not a json file ({error}); it may be truncated: fetch it again.") from error
+        raise InputError(f"{path}: is not a json file ({error}); it may be truncated: fetch it again.") from error
     _check_kind(path, content)
     categories = [each["name"] for each in sorted(content["categories"], key=lambda each: each["id"])]
     if tuple(categories) != COCO_CLASSES:
         odd = [name for name in categories if name not in COCO_CLASSES]
         got = f"{len(categories)} categories" + (f", not COCO's: {some(odd)}" if odd else "")
-        raise ValueError(
+        raise InputError(
             f"{path}: expected COCO's 80 categories (person, bicycle, ..., toothbrush) in the order of their ids, got "
             f"{got}; COCO-20i is defined on them: name COCO's own instances file."
         )
@@ -132,20 +133,20 @@ def read_instances(path: Path) -> dict[str, Any]:
     for key in ("id", "file_name"):
         repeated = [str(value) for value, times in Counter(each[key] for each in images).items() if times > 1]
         if repeated:
-            raise ValueError(
+            raise InputError(
                 f"{path}: {len(repeated)} images are listed twice, so that a query could be its own support: "
                 f"{key} {some(repeated)}; remove one of the two."
             )
     ids = {each["id"] for each in images}
     if not all(isinstance(each, int) for each in ids):
-        raise ValueError(f"{path}: expected whole numbers as the ids of images, as COCO's own files have them.")
+        raise InputError(f"{path}: expected whole numbers as the ids of images, as COCO's own files have them.")
     if not annotations:
-        raise ValueError(f"{path}: there are no annotations in it; name another file.")
+        raise InputError(f"{path}: there are no annotations in it; name another file.")
     known = {each["id"] for each in content["categories"]}
     for key, kind, allowed in (("image_id", "an image", ids), ("category_id", "a category", known)):
         odd = [f"annotation {each['id']} ({key} {each[key]})" for each in annotations if each[key] not in allowed]
         if odd:
-            raise ValueError(
+            raise InputError(
                 f"{path}: {len(odd)} of its {len(annotations)} annotations name {kind} that the file does not "
                 f"list: {some(odd)}; remove them, or fetch the file again."
             )
@@ -158,15 +159,15 @@ def _check_kind(path: Path, content: Any) -> None:
     expected = f"{path}: expected COCO's instances file (instances_train2014.json), with {lists}"
     advice = "name another file with ``train_annotations`` or ``test_annotations``."
     if not isinstance(content, dict) or not all(isinstance(content.get(key, []), list) for key in _LISTS):
-        raise ValueError(f"{expected}; got no such lists: {advice}")
+        raise InputError(f"{expected}; got no such lists: {advice}")
     entries = [*content.get("annotations", [])[:1], *content.get("categories", [])[:1]]
     for key, kind in _OTHER_KINDS.items():
         if any(isinstance(entry, dict) and key in entry for entry in entries):
-            raise ValueError(f"{expected}; got a file of {kind}: {advice}")
+            raise InputError(f"{expected}; got a file of {kind}: {advice}")
     for name, keys in _LISTS.items():
         if name not in content:
-            raise ValueError(f"{expected}; it has no {name}: {advice}")
+            raise InputError(f"{expected}; it has no {name}: {advice}")
         for number, entry in enumerate(content[name]):
             if not isinstance(entry, dict) or not keys <= entry.keys():
                 lacking = sorted(keys - entry.keys()) if isinstance(entry, dict) else "all"
-                raise ValueError(f"{expected}; entry {number} of its {name} lacks {lacking}: {advice}")
+                raise InputError(f"{expected}; entry {number} of its {name} lacks {lacking}: {advice}")

@@ -21,7 +21,7 @@ from dpcn_modules.data.datasets.files import LabelledFile, check_mask_size, repl
 from dpcn_modules.data.datasets.folds import COCO_CLASSES
 from dpcn_modules.data.decoding import image_size
 from dpcn_modules.data.io import load_mask
-from dpcn_modules.errors import WriteError
+from dpcn_modules.errors import InputError, InputFileError, WriteError
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
@@ -135,7 +135,7 @@ class CocoMasks:
         """Draw a mask of the cache that is damaged."""
         if self._instances is None:
             if file_digest(self._annotations) != self._digest:
-                raise ValueError(
+                raise InputError(
                     f"{self._annotations} has changed since its masks were drawn, and one of the masks is damaged "
                     f"({path}): restart, so that all of them are drawn again."
                 )
@@ -148,7 +148,7 @@ class CocoMasks:
         missing = [name for name in names if not (self._images / name).is_file()]
         if missing:
             found = some(sorted(os.listdir(self._images))) or "nothing"
-            raise FileNotFoundError(
+            raise InputFileError(
                 f"{self._annotations} does not match the images in {self._images}: {len(missing)} of its {len(names)} "
                 f"images are missing: {some(missing)}. The folder holds {found}; take both of one year and one split."
             )
@@ -160,7 +160,7 @@ class CocoMasks:
             if (real_height, real_width) != (height, width):
                 odd.append(f"{name} is {real_width} x {real_height} (width x height), not {width} x {height}")
         if odd:
-            raise ValueError(
+            raise InputError(
                 f"{self._annotations} does not match the images in {self._images}: {len(odd)} of its "
                 f"{len(instances.ids)} images have another size: {some(odd)}. Use the original images: the polygons do "
                 f"not fit resized or rotated ones."

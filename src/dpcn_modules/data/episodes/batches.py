@@ -8,6 +8,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from dpcn_modules._checks import VOID
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, View
+from dpcn_modules.errors import InputError
 
 PADDING = -1
 """The item, and the index of its episode, that makes the shares of ranks equal and counts in no score."""
@@ -52,9 +53,9 @@ class EpisodeSampler(DistributedSampler[int]):
         _check_share(episodes, rank, ranks)
         batch_size = ranks if batch_size is None else batch_size
         if batch_size < 1 or batch_size % ranks:
-            raise ValueError(f"``batch_size``: expected a multiple of the {ranks} ranks, got {batch_size}.")
+            raise InputError(f"``batch_size``: expected a multiple of the {ranks} ranks, got {batch_size}.")
         if episodes < batch_size:
-            raise ValueError(
+            raise InputError(
                 f"``episodes_per_epoch``: expected at least one batch of {batch_size} episodes, got {episodes}, which "
                 f"would be an epoch without a step; lower ``batch_size`` or raise ``episodes_per_epoch``."
             )
@@ -121,7 +122,7 @@ class PaddedEpisodes(Dataset[Episode]):
 def _check_share(episodes: int, rank: int, ranks: int) -> None:
     if episodes < 1 or rank not in range(ranks):
         expected = "``episodes`` >= 1 and 0 <= ``rank`` < ``ranks``"
-        raise ValueError(f"expected {expected}, got {episodes}, {rank}, {ranks}.")
+        raise InputError(f"expected {expected}, got {episodes}, {rank}, {ranks}.")
 
 
 def collate_episodes(batch: list[Episode]) -> Episode:
