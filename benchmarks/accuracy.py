@@ -47,6 +47,7 @@ from dpcn_modules.data import (
     manifest_hash,
     manifest_lines,
 )
+from dpcn_modules.data.datasets.files import replacing
 from dpcn_modules.evaluation.results import file_hash, text_table
 from dpcn_modules.models import HostNetwork
 from dpcn_modules.training import EpisodeDataModule, FewShotTask
@@ -205,7 +206,8 @@ def run(args: argparse.Namespace, label: str, fold: int, seed: int) -> dict[str,
         "checkpoint": file_hash(Path(trainer.checkpoint_callback.best_model_path)),
         "commit": commit(),
     }
-    (folder / "score.json").write_text(json.dumps(result, indent=1))
+    with replacing(folder / "score.json") as part:  # a file that is there is not measured again
+        part.write_text(json.dumps(result, indent=1))
     return result
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import dpcn_modules
+from dpcn_modules import errors
 
 SOURCE = Path(dpcn_modules.__file__).parent
 PUBLIC = {
@@ -22,10 +23,13 @@ PUBLIC = {
     "HostNetwork MODELS PANet PANetSettings PFENet PFENetSettings Settings add_dcm build_backbone build_model "
     "fuse_shots list_backbones list_models load_model read_checkpoint remove_dcm settings_of train_adapter_only",
     "training": "EpisodeDataModule FewShotTask",
+    "errors": "DPCNError DownloadError InputError InputFileError InputTypeError MissingPackageError NonFiniteLossError "
+    "WriteError",
     "evaluation": "EpisodeIoU FeatureCache NamedProtocol PROTOCOLS Predictor Protocol Score best_prior_threshold "
     "evaluate fuse_scales logits_at_original_size predicted_mask score_batch",
 }
-PACKAGES = {
+PACKAGES = {  # beside errors, which all of them raise
+    "errors": set(),
     "_checks": set(),
     "interface": set(),
     "functional": {"_checks", "interface"},
@@ -70,7 +74,7 @@ def test_a_package_imports_only_packages_below_it(package):
     single = SOURCE / f"{package}.py"
     files = [single] if single.is_file() else list((SOURCE / package).rglob("*.py"))
     assert files
-    found = {name for path in files for name in imports_of(path)} - {package}
+    found = {name for path in files for name in imports_of(path)} - {package, "errors"}
     assert found <= PACKAGES[package]
 
 
@@ -86,6 +90,28 @@ def test_no_package_imports_a_private_file_of_another():
                 if private and path.relative_to(SOURCE).parts[0] != package:
                     strangers.append(f"{path.name}: {module}")
     assert strangers == []
+
+
+def test_bad_input_raises_the_errors_of_the_library():
+    """`dpcn` takes any other error for a fault."""
+    names = ("ValueError", "TypeError", "FileNotFoundError")
+    found = [
+        f"{path.name}:{node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and getattr(node.exc.func, "id", "") in names
+    ]
+    assert found == []
+
+
+def test_the_errors_are_also_those_of_python():
+    for name, kind in (
+        ("InputError", ValueError),
+        ("InputTypeError", TypeError),
+        ("InputFileError", FileNotFoundError),
+    ):
+        assert issubclass(getattr(errors, name), errors.DPCNError)
+        assert issubclass(getattr(errors, name), kind)
 
 
 def test_only_the_command_line_knows_itself():
@@ -113,4 +139,4 @@ def test_a_missing_extra_names_the_pip_command():
         "import dpcn_modules.training"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ModuleNotFoundError: needs torchmetrics: pip install 'dpcn_modules[train]'" in done.stderr
+    assert "MissingPackageError: needs torchmetrics: pip install 'dpcn_modules[train]'" in done.stderr

@@ -2,11 +2,17 @@
 
 import difflib
 import importlib.util
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import Enum
 from numbers import Real
+from os import PathLike
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from dpcn_modules.errors import InputError, InputTypeError, MissingPackageError
 
 VOID = 255
 """The value of mask pixels that belong neither to the foreground nor to the background."""
@@ -27,10 +33,10 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     owners: dict[str, str] = {}
     for name, (tensor, letters) in arguments.items():
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"``{name}``: expected a tensor ({letters}), got {type(tensor).__name__}.")
+            raise InputTypeError(f"``{name}``: expected a tensor ({letters}), got {type(tensor).__name__}.")
         axes = letters.split(" ")
         if tensor.ndim != len(axes):
-            raise ValueError(f"``{name}``: expected {len(axes)} axes ({letters}), got shape {tuple(tensor.shape)}.")
+            raise InputError(f"``{name}``: expected {len(axes)} axes ({letters}), got shape {tuple(tensor.shape)}.")
         for axis, length in zip(axes, tensor.shape, strict=True):
             expected = int(axis) if axis.isdigit() else lengths.setdefault(axis, length)
             owner = owners.setdefault(axis, name)
@@ -38,7 +44,7 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
                 binding = f"{axis}={expected}"
                 bound = f"; {binding} comes from ``{owner}`` {tuple(arguments[owner][0].shape)}"
                 wanted, source = axis if axis.isdigit() else binding, "" if owner == name else bound
-                raise ValueError(f"``{name}``: expected {wanted} ({letters}), got shape {tuple(tensor.shape)}{source}.")
+                raise InputError(f"``{name}``: expected {wanted} ({letters}), got shape {tuple(tensor.shape)}{source}.")
     return lengths
 
 
@@ -57,13 +63,13 @@ def check_values(*, masks: Mapping[str, Tensor] | None = None, features: Mapping
     for name, mask in masks.items():
         odd = torch.unique(mask[~valid[name]])[:5].tolist()
         if odd:
-            raise ValueError(
+            raise InputError(
                 f"``{name}``: expected only the values 0 (background), 1 (foreground) and 255 (void), got {odd}; "
                 f"compare with the class id first: (mask == class_id)."
             )
     for name, feat in features.items():
         if not bool(torch.isfinite(feat).all()):
-            raise ValueError(
+            raise InputError(
                 f"``{name}``: expected finite values, got NaN or infinity; look at the learning rate, the "
                 f"precision (fp16 overflows above 65504; bf16 does not) or the weights that made it."
             )
@@ -87,11 +93,26 @@ def has_values(tensor: Tensor) -> bool:
     return type(inner).__name__ != "FakeTensor"  # by name: its module takes long to import
 
 
+def plain(value: Any) -> Any:
+    """A setting as plain Python, which every checkpoint can hold: numbers and arrays of NumPy and PyTorch, paths,
+    enumerations and sequences become numbers, strings and tuples; anything else stays as it is."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        return plain(value.tolist())
+    if isinstance(value, PathLike):
+        return str(value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return tuple(map(plain, value))
+    kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+    return value if kind is None else kind(value)
+
+
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     """Raise ValueError if a name is not a known one; the message lists them and names the nearest."""
     known = list(known)
     if value not in known:
-        raise ValueError(f"``{name}``: expected one of {', '.join(known)}, got {value!r}.{did_you_mean(value, known)}")
+        raise InputError(f"``{name}``: expected one of {', '.join(known)}, got {value!r}.{did_you_mean(value, known)}")
 
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:
@@ -105,33 +126,33 @@ def check_integer(
 ) -> None:
     """Raise TypeError unless a value is a whole number, and ValueError, with a remedy, if it is out of its range."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"``{name}``: expected a whole number, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected a whole number, got {value!r} ({type(value).__name__}).")
     if value < lowest:
-        raise ValueError(f"``{name}``: expected at least {lowest}, got {value}{otherwise}.")
+        raise InputError(f"``{name}``: expected at least {lowest}, got {value}{otherwise}.")
     if highest is not None and value > highest:
-        raise ValueError(f"``{name}``: expected {lowest} to {highest}, got {value}{otherwise}.")
+        raise InputError(f"``{name}``: expected {lowest} to {highest}, got {value}{otherwise}.")
 
 
 def check_number(name: str, value: object, *, lowest: float, highest: float = float("inf")) -> None:
     """Raise TypeError unless a value is a number, and ValueError unless it is from ``lowest`` to ``highest``."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"``{name}``: expected a number, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected a number, got {value!r} ({type(value).__name__}).")
     if not lowest <= float(value) <= highest:
-        raise ValueError(f"``{name}``: expected {lowest:g} to {highest:g}, got {value}.")
+        raise InputError(f"``{name}``: expected {lowest:g} to {highest:g}, got {value}.")
 
 
 def check_flag(name: str, value: object) -> None:
     """Raise TypeError unless a value is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"``{name}``: expected True or False, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected True or False, got {value!r} ({type(value).__name__}).")
 
 
 def check_odd(name: str, value: object) -> None:
     """Raise unless a window or kernel side is a positive odd number (TypeError for another type)."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"``{name}``: expected an odd whole number, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected an odd whole number, got {value!r} ({type(value).__name__}).")
     if value < 1 or value % 2 == 0:
-        raise ValueError(
+        raise InputError(
             f"``{name}``: expected a positive odd number, so that the window has a centre, got {value}; "
             f"try {value + 1 if value > 0 else 1}."
         )
@@ -161,4 +182,4 @@ def require(*packages: str, extra: str) -> None:
     """Raise ModuleNotFoundError, with the pip command, unless the packages of an extra are installed."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise ModuleNotFoundError(f"needs {', '.join(missing)}: pip install 'dpcn_modules[{extra}]'", name=missing[0])
+        raise MissingPackageError(f"needs {', '.join(missing)}: pip install 'dpcn_modules[{extra}]'", name=missing[0])

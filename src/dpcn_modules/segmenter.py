@@ -15,6 +15,7 @@ from dpcn_modules.data.decoding import is_encoded, source_name
 from dpcn_modules.data.io import ImageLike, as_image, as_mask, check_same_size, warn_of_orientation
 from dpcn_modules.data.object_masks import binary_mask, target_mask
 from dpcn_modules.data.transforms import TestTransform
+from dpcn_modules.errors import InputError
 from dpcn_modules.evaluation import Predictor
 from dpcn_modules.interface import SupportFeatures
 from dpcn_modules.models import read_checkpoint
@@ -128,12 +129,12 @@ class FewShotSegmenter:
         """
         listed_images, listed_masks = _listed(images), _listed(masks)
         if len(listed_images) != len(listed_masks) or not listed_images:
-            raise ValueError(
+            raise InputError(
                 f"``images`` and ``masks``: expected one mask for each of one or more images, got {len(listed_images)} "
                 f"images and {len(listed_masks)} masks; several go in as two lists in the same order."
             )
         if class_id is not None and not (void is None and object is None):
-            raise ValueError(
+            raise InputError(
                 f"``class_id``: expected the id of the object, or ``void`` and ``object`` for masks of one object, got "
                 f"class_id={class_id}, void={void} and object={object}."
             )
@@ -145,7 +146,7 @@ class FewShotSegmenter:
         if empty:
             shown = f"``masks``: {len(empty)} of {len(read)} show nothing of the object (mask {some(empty)})"
             if len(empty) == len(read):
-                raise ValueError(f"{shown}; at least one needs pixels of it.")
+                raise InputError(f"{shown}; at least one needs pixels of it.")
             warnings.warn(f"{shown}, and do not count.", stacklevel=2)
         pairs = [self._transform(image, annotate(mask, annotation)) for image, mask in read]
         support = (torch.stack(each).unsqueeze(0).to(self.device) for each in zip(*pairs, strict=True))
@@ -172,7 +173,7 @@ class FewShotSegmenter:
             FileNotFoundError, TypeError, ValueError: as above, or ``threshold`` is out of its range.
         """
         if not 0 <= threshold <= 1:
-            raise ValueError(
+            raise InputError(
                 f"``threshold``: expected a probability from 0 to 1, got {threshold}; 0.5 is the usual one."
             )
         if isinstance(image, list):
@@ -227,7 +228,7 @@ def _read_pair(
     there = [value for value in torch.unique(values).tolist() if value not in (0, VOID)]
     wanted = [class_id] if isinstance(class_id, int) else class_id
     if not set(there) & set(wanted):
-        raise ValueError(f"{mask_name}: expected pixels of ``class_id`` {some(wanted)}, got only the ids {there}.")
+        raise InputError(f"{mask_name}: expected pixels of ``class_id`` {some(wanted)}, got only the ids {there}.")
     return pixels, target_mask(values, class_id)
 
 
@@ -240,7 +241,7 @@ def _listed(value: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
 
 def _present(device: torch.device) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
+        raise InputError(
             f"``device``: expected one that is there, got {str(device)!r}, and PyTorch finds "
             f"{torch.cuda.device_count()} CUDA devices; `dpcn info` says why, and device='cpu' works everywhere."
         )

@@ -32,7 +32,6 @@ def make_trainer(folder, **settings):
     return Trainer(
         accelerator="cpu",
         default_root_dir=folder,
-        use_distributed_sampler=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

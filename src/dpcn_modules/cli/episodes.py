@@ -7,6 +7,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from dpcn_modules.cli.fit import ConfigCLI, ConfigTask, expand_protocol
 from dpcn_modules.data import manifest_hash, manifest_lines
+from dpcn_modules.data.datasets.files import replacing
+from dpcn_modules.errors import InputError
 from dpcn_modules.training import EpisodeDataModule
 
 
@@ -34,9 +36,7 @@ def run(arguments: list[str]) -> None:
     lines = list(manifest_lines(cli.datamodule.test_dataset()))
     path, digest = Path(cli.config.output), manifest_hash(lines)
     if path.exists() and manifest_hash(path.read_text(encoding="utf-8").splitlines()) != digest:
-        raise FileExistsError(
-            f"``--output``: {path} is there and holds other episodes; remove it or name another file."
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        raise InputError(f"``--output``: {path} is there and holds other episodes; remove it or name another file.")
+    with replacing(path) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{cli.datamodule.protocol()}\n{len(lines) - 1} episodes, hash {digest}: {path}")

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dpcn_modules._checks import check_choice, did_you_mean
 from dpcn_modules.data import Pascal5i, Shapes, manifest_hash, manifest_lines
+from dpcn_modules.errors import InputError, InputTypeError
 from dpcn_modules.evaluation import PROTOCOLS
 from dpcn_modules.evaluation.results import Result, Run
 from dpcn_modules.models import HostNetwork, build_model, read_checkpoint, settings_of, train_adapter_only
@@ -79,7 +80,7 @@ class ConfigTask(FewShotTask):
         model = build_model(network, **given)
         if published is not None:
             if not isinstance(model, HostNetwork):
-                raise TypeError(
+                raise InputTypeError(
                     f"``published``: expected a network with released weights (pfenet_* or canet_*), got {network}; "
                     f"the weights of a backbone alone are ``overrides.weights``."
                 )
@@ -101,7 +102,7 @@ class HintingParser(LightningArgumentParser):
             known = {"overrides"}.union(*(inspect.signature(each).parameters for each in takers))
             section = rest and first not in _SECTIONS
             message += did_you_mean(first, _SECTIONS) if section else did_you_mean([first, *rest][-1], known)
-        raise ValueError(message) from ex
+        raise InputError(message) from ex
 
 
 class SaveOnTermination(Callback):
@@ -152,7 +153,7 @@ class ConfigCLI(LightningCLI):
     def before_test(self) -> None:
         """Refuse to test another network's checkpoint, or none; begin with the first seed."""
         if self.config.test.ckpt_path is None:
-            raise ValueError("``--ckpt_path``: expected the checkpoint to test, got none; `dpcn fit` writes them.")
+            raise InputError("``--ckpt_path``: expected the checkpoint to test, got none; `dpcn fit` writes them.")
         self._check_checkpoint()
         self.datamodule.test_seed = self._seeds()[0]
 
@@ -199,7 +200,7 @@ class ConfigCLI(LightningCLI):
         keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
         if keys:
             differences = ", ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
-            raise ValueError(
+            raise InputError(
                 f"``--ckpt_path``: {path} belongs to another network than the config ({differences}); "
                 f"give the config it was trained with."
             )

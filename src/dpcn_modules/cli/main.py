@@ -6,25 +6,32 @@ import warnings
 
 from dpcn_modules import __version__
 from dpcn_modules._checks import require
+from dpcn_modules.errors import DPCNError
 
-EXPECTED_ERRORS = (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError)
+UNEXPECTED = """
+dpcn: this is not an error that dpcn expects. If the line above does not name something on your side (a full disk, a
+missing permission, a setting of Lightning), please report it with all of these lines, the command and `dpcn info`."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand with the arguments after ``dpcn`` (None: the process's), and return its exit status.
 
-    An expected error is one line on stderr and exit status 2.
+    An error of the library's own (:mod:`dpcn_modules.errors`) is one line on stderr and exit status 2; any other one
+    passes, with a request to report it.
     """
     argv = sys.argv[1:] if argv is None else argv
     traceback = "--traceback" in argv
     argv = [argument for argument in argv if argument != "--traceback"]
     try:
         return _run(argv)
-    except EXPECTED_ERRORS as error:
+    except DPCNError as error:
         if traceback:
             raise
         print(f"dpcn: error: {error}\n(--traceback shows where)", file=sys.stderr)
         return 2
+    except Exception as error:
+        error.add_note(UNEXPECTED)
+        raise
 
 
 def _run(argv: list[str]) -> int:

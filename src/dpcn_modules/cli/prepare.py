@@ -13,6 +13,7 @@ from dpcn_modules.data.datasets.coco_masks import file_digest, mask_folder
 from dpcn_modules.data.datasets.folds import FOLDS
 from dpcn_modules.data.datasets.prepare_pascal import FULL, PreparedList, Progress, prepare_pascal
 from dpcn_modules.data.listing import without_leftovers
+from dpcn_modules.errors import InputError
 
 COCO_FULL: Mapping[str, Mapping[Split, int]] = {
     "2014": {"train": 82081, "test": 40137},
@@ -119,7 +120,7 @@ def _coco_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _coco(args: argparse.Namespace) -> int:
     if args.cache == "none":
-        raise ValueError("``--cache``: expected a folder, got 'none': masks that are not saved need no preparation.")
+        raise InputError("``--cache``: expected a folder, got 'none': masks that are not saved need no preparation.")
     complete = True
     errors: dict[str, FileNotFoundError] = {}
     found: dict[str, str] = {}
@@ -153,7 +154,7 @@ def _coco(args: argparse.Namespace) -> int:
 def _coco_files(args: argparse.Namespace) -> dict[Split, tuple[Path, Path]]:
     """The annotation file and the image folder of each split; a file given by name is the test split's."""
     if (args.annotations is None) != (args.images is None):
-        raise ValueError("``--annotations`` and ``--images`` belong together; give both, or ``--year`` instead.")
+        raise InputError("``--annotations`` and ``--images`` belong together; give both, or ``--year`` instead.")
     if args.annotations is not None:
         return {"test": (args.annotations, args.images)}
     names: dict[Split, str] = {"train": f"train{args.year}", "test": f"val{args.year}"}

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from dpcn_modules.data.datasets.files import replacing
 from dpcn_modules.data.io import SUFFIXES, load_image
 from dpcn_modules.data.listing import image_files
+from dpcn_modules.errors import DPCNError, InputError, InputFileError
 from dpcn_modules.segmenter import FewShotSegmenter
 from dpcn_modules.viz.overlay import overlay
 
@@ -52,15 +54,17 @@ def run(args: argparse.Namespace) -> int:
     for query, (mask_path, overlay_path) in zip(queries, results, strict=True):
         try:
             image = load_image(query)
-        except (OSError, ValueError) as error:
+        except DPCNError as error:
             broken += 1
             print(f"dpcn: skipped: {error}", file=sys.stderr)
             continue
         mask = segmenter.segment(image, threshold=args.threshold)
-        Image.fromarray((mask * 255).numpy()).save(mask_path)
+        with replacing(mask_path) as part:
+            Image.fromarray((mask * 255).numpy()).save(part, format="PNG")
         # Without subsampling of colours, which would blur the outline.
         painted = overlay(image, mask).permute(1, 2, 0).numpy()
-        Image.fromarray(painted).save(overlay_path, quality=90, subsampling=0)
+        with replacing(overlay_path) as part:
+            Image.fromarray(painted).save(part, format="JPEG", quality=90, subsampling=0)
         print(f"{query}: {mask.float().mean():.1%} foreground -> {mask_path}")
     if broken:
         print(f"dpcn: {broken} of {len(queries)} images could not be read.", file=sys.stderr)
@@ -73,7 +77,7 @@ def _images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         found = image_files(path) if path.is_dir() else [path]
         if not found:
-            raise FileNotFoundError(f"``--query``: no images ({', '.join(SUFFIXES)}) in the folder {path}.")
+            raise InputFileError(f"``--query``: no images ({', '.join(SUFFIXES)}) in the folder {path}.")
         images += found
     return images
 
@@ -87,13 +91,13 @@ def _results(queries: Sequence[Path], output: Path, *, inputs: Sequence[Path]) -
         targets = output / f"{query.stem}.png", output / f"{query.stem}_overlay.jpg"
         for target in targets:
             if target in owners:
-                raise ValueError(
+                raise InputError(
                     f"``--query``: expected names that differ in more than folder and suffix, got {owners[target]} and "
                     f"{query}, which would both be written to {target}; segment them in two runs."
                 )
             owners[target] = query
             if output.resolve() in folders and target.exists():
-                raise ValueError(
+                raise InputError(
                     f"``--output``: {target} would be replaced, and it lies among the images that were given; "
                     f"choose another folder."
                 )

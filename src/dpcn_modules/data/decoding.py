@@ -13,6 +13,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from dpcn_modules.errors import InputError, InputFileError
+
 Encoded = str | PathLike[str] | bytes | IO[bytes] | Image.Image
 
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
@@ -92,7 +94,7 @@ def _opened(source: Encoded, name: str) -> Iterator[Image.Image]:
     if isinstance(source, str | PathLike):
         path = Path(source)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such file; check the name and the working folder.")
+            raise InputFileError(f"{path}: there is no such file; check the name and the working folder.")
         # Opened before `_decode_errors`, so that "permission denied" is not reported as a damaged file.
         with path.open("rb") as file, _decode_errors(name):
             yield Image.open(file)
@@ -108,13 +110,13 @@ def _decode_errors(name: str) -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
-        raise ValueError(
+        raise InputError(
             f"{name}: {error}; if the file is yours, raise Pillow's limit (PIL.Image.MAX_IMAGE_PIXELS = None), or make "
             f"the image smaller or cut it into tiles."
         ) from error
     except _DECODE_ERRORS as error:
         reason = "the file is truncated, damaged or not an image: copy or save it again"
-        raise ValueError(f"{name}: cannot be decoded ({error}); {reason}.") from error
+        raise InputError(f"{name}: cannot be decoded ({error}); {reason}.") from error
 
 
 def _stored(image: Image.Image) -> Stored:
@@ -154,14 +156,14 @@ def rgb_tensor(image: Image.Image, name: str) -> Tensor:
     if image.mode.startswith("I"):
         values = np.array(image)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError(
+            raise InputError(
                 f"{name}: expected at most 16 bits per pixel, got values from {values.min()} to "
                 f"{values.max()}; save the image with 8 bits per channel."
             )
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))  # 65535 / 257 = 255
     if image.mode not in _EIGHT_BIT_MODES:
         advice = "save the image with 8 bits per channel"
-        raise ValueError(f"{name}: images in PIL's mode {image.mode!r} have no defined 8-bit form; {advice}.")
+        raise InputError(f"{name}: images in PIL's mode {image.mode!r} have no defined 8-bit form; {advice}.")
     # PIL warns when a palette with transparency is converted to RGB in one step.
     image = image.convert("RGBA") if image.mode in ("P", "PA") else image
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()

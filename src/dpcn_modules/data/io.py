@@ -12,6 +12,7 @@ from dpcn_modules._checks import some
 from dpcn_modules.data.decoding import Encoded, decode, is_encoded, orientation, rgb_tensor, source_name
 from dpcn_modules.data.mask_decoding import mask_ids
 from dpcn_modules.data.palettes import Palette
+from dpcn_modules.errors import InputError, InputTypeError
 
 ImageLike = Encoded | NDArray[Any] | Tensor
 
@@ -86,14 +87,14 @@ def as_image(image: ImageLike, name: str = "image") -> Tensor:
     tensor = _as_tensor(image, name)
     if isinstance(image, Tensor):
         if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
-            raise ValueError(
+            raise InputError(
                 f"``{name}``: expected a tensor (3, H, W), got shape {tuple(tensor.shape)}; move the channels "
                 f"first (image.permute(2, 0, 1)), drop alpha (image[:3]) and pass images one by one."
             )
         return eight_bit(tensor, name).contiguous()
     tensor = torch.stack([tensor] * 3, dim=-1) if tensor.ndim == 2 else tensor
     if tensor.ndim != 3 or tensor.shape[2] != 3 or 0 in tensor.shape:
-        raise ValueError(
+        raise InputError(
             f"``{name}``: expected an array (H, W, 3) or (H, W), got shape {tuple(tensor.shape)}; "
             f"move the channels last (image.transpose(1, 2, 0)) and drop alpha (image[..., :3])."
         )
@@ -125,7 +126,7 @@ def as_mask(mask: ImageLike, name: str = "mask", *, palette: Palette = "ids") ->
         return mask_ids(*decode(mask, name, verify=True), name, palette)  # type: ignore[arg-type]
     values = _as_tensor(mask, name)
     if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(
+        raise InputError(
             f"``{name}``: expected one class id per pixel (H, W), got shape {tuple(values.shape)}; "
             f"take one mask and drop axes of length 1 (mask.squeeze())."
         )
@@ -135,7 +136,7 @@ def as_mask(mask: ImageLike, name: str = "mask", *, palette: Palette = "ids") ->
     odd = torch.unique(values[(values < 0) | (values > highest) | (values != values.to(torch.int64))]).tolist()
     if odd:
         rule = "0.0 or 1.0 in a floating-point mask" if highest == 1 else "class ids from 0 to 255"
-        raise ValueError(f"``{name}``: expected {rule}, got {some(odd)}; threshold it first: (mask > 0.5).")
+        raise InputError(f"``{name}``: expected {rule}, got {some(odd)}; threshold it first: (mask > 0.5).")
     return values.to(torch.uint8).contiguous()
 
 
@@ -146,7 +147,7 @@ def check_same_size(
     ``(height, width)``."""
     if tuple(image_size) != tuple(mask_size):
         (image_height, image_width), (mask_height, mask_width) = image_size, mask_size
-        raise ValueError(
+        raise InputError(
             f"{image_name} is {image_width} x {image_height} (width x height), but its mask {mask_name} is "
             f"{mask_width} x {mask_height}: they must be equal. Images are rotated by their EXIF orientation first: "
             f"if the mask belongs to the unrotated image, rotate the mask or remove the EXIF tag; otherwise fetch "
@@ -176,8 +177,10 @@ def _as_tensor(values: object, name: str) -> Tensor:
     if isinstance(values, Tensor) and not values.is_complex():
         return values.detach().cpu()
     if isinstance(values, np.ndarray | Tensor):
-        raise TypeError(f"``{name}``: expected booleans, integers or floating-point numbers, got {values.dtype}.")
-    raise TypeError(f"``{name}``: expected a path, a PIL image, an array or a tensor, got {type(values).__name__}.")
+        raise InputTypeError(f"``{name}``: expected booleans, integers or floating-point numbers, got {values.dtype}.")
+    raise InputTypeError(
+        f"``{name}``: expected a path, a PIL image, an array or a tensor, got {type(values).__name__}."
+    )
 
 
 def eight_bit(tensor: Tensor, name: str) -> Tensor:
@@ -185,12 +188,12 @@ def eight_bit(tensor: Tensor, name: str) -> Tensor:
     if tensor.dtype == torch.uint8:
         return tensor
     if not tensor.is_floating_point():
-        raise TypeError(
+        raise InputTypeError(
             f"``{name}``: expected uint8 or floating point in [0, 1], got {tensor.dtype}; scale it to 0..255 and "
             f"convert it to uint8."
         )
     if not bool(((tensor >= 0) & (tensor <= 1)).all()):
-        raise ValueError(
+        raise InputError(
             f"``{name}``: expected floating-point values in [0, 1], got {float(tensor.min()):.3g} to "
             f"{float(tensor.max()):.3g}; pass the image as it was before it was normalised, or as uint8."
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dpcn_modules.data.io import SUFFIXES
+from dpcn_modules.errors import InputError
 
 _LEFTOVERS = {
     *("__macosx", "__pycache__", "thumbs.db", "desktop.ini", "lost+found", "system volume information"),
@@ -35,8 +36,8 @@ def read_lines(path: Path) -> list[str]:
         # Python's own rule for JSON files: byte order marks, and the zeros of UTF-16 without one.
         text = content.decode(json.detect_encoding(content))
         if "\0" in text:
-            raise ValueError("it holds zero bytes")
+            raise InputError("it holds zero bytes")
     except ValueError as error:
-        raise ValueError(f"{path}: expected text in UTF-8 or UTF-16 ({error}); save the file as UTF-8.") from error
+        raise InputError(f"{path}: expected text in UTF-8 or UTF-16 ({error}); save the file as UTF-8.") from error
     # Lists that were joined with `cat` have marks within the text, too.
     return text.replace(codecs.BOM_UTF8.decode(), "").splitlines()

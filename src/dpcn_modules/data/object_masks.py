@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dpcn_modules._checks import VOID, check_integer, some
+from dpcn_modules.errors import InputError, InputTypeError
 
 
 def binary_mask(mask: Tensor, name: str, *, void: int | None = None, object: int | None = None) -> Tensor:
@@ -38,7 +39,7 @@ def binary_mask(mask: Tensor, name: str, *, void: int | None = None, object: int
         if value is not None:
             check_integer(argument, value, lowest=0, highest=VOID)
     if void is not None and void == object:
-        raise ValueError(f"``object`` and ``void``: expected different values, got {void} twice.")
+        raise InputError(f"``object`` and ``void``: expected different values, got {void} twice.")
     is_void = torch.zeros_like(mask, dtype=torch.bool) if void is None else mask == void
     if object is None:
         object = _object_value(mask[~is_void], name)
@@ -63,7 +64,9 @@ def target_mask(mask: Tensor, class_id: int | Sequence[int]) -> Tensor:
         tensor([[  0,   1,   0, 255]], dtype=torch.uint8)
     """
     if mask.is_floating_point():
-        raise TypeError(f"``mask``: expected integers or booleans, got {mask.dtype}; convert it: mask.to(torch.uint8).")
+        raise InputTypeError(
+            f"``mask``: expected integers or booleans, got {mask.dtype}; convert it: mask.to(torch.uint8)."
+        )
     mask = mask.to(torch.uint8) if mask.dtype == torch.bool else mask
     ids = torch.as_tensor(class_id, device=mask.device)
     return torch.isin(mask, ids).to(torch.uint8).masked_fill_(mask == VOID, VOID)
@@ -73,13 +76,13 @@ def _object_value(values: Tensor, name: str) -> int:
     """The value of the object, 1 or 255."""
     ones, whites = int((values == 1).sum()), int((values == VOID).sum())
     if ones and whites:
-        raise ValueError(
+        raise InputError(
             f"{name}: {ones} pixels have the value 1 and {whites} the value 255, which can be void (beside an object "
             f"of 1) or the object (in white): say ``void=255`` or ``object=255`` (--void 255, --object 255)."
         )
     odd = torch.unique(values[(values != 0) & (values != 1) & (values != VOID)]).tolist()
     if odd:
-        raise ValueError(
+        raise InputError(
             f"{name}: expected the mask of one object, with the values 0 (background) and 1 or 255 (the object), got "
             f"{some(odd)}. In a mask with several classes, choose one: (mask == class_id), ``class_id`` or --class-id; "
             f"a grey value that is the object or void: ``object`` or ``void``."

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpcn_modules._checks import VOID, check_choice, some
+from dpcn_modules.errors import InputError
 
 Palette = Literal["ids", "object", "voc", "index"]
 Colour = tuple[int, ...]
@@ -51,12 +52,12 @@ def palette_ids(indices: NDArray[Any], colours: NDArray[Any], name: str, palette
     if _VOC_IDS.keys() >= set(shown) and (palette == "voc" or VOID in readings[0]):
         return _renumbered(indices, used, readings[0])
     if palette == "voc":
-        raise ValueError(
+        raise InputError(
             f"{name}: expected PASCAL VOC's palette, got the colours {some(shown)} at the indices {some(used)}; save "
             f"the mask as a greyscale PNG whose values are class ids."
         )
     if readings and not (palette == "object" and used == [0, 1] and shown[0] == _BLACK):
-        raise ValueError(
+        raise InputError(
             f"{name}: its pixels have the palette indices {some(used)}, and their colours stand for the ids "
             f"{some(readings[0])}; programs that make PNG files smaller renumber the indices. Say which are right: "
             f"load_mask(path, palette='index'), or palette='voc' for VOC's colours; save grey levels as a greyscale "

@@ -18,6 +18,7 @@ from dpcn_modules.data.resizing import (
     pad_pair,
     resize_pair,
 )
+from dpcn_modules.errors import InputError
 
 _BLUR_SIGMA = 1.1  # OpenCV's default for a 5 x 5 window, which PFENet uses
 
@@ -78,7 +79,7 @@ class TrainTransform:
         check_integer("size", size, otherwise="; the published size is 473")
         check_choice("mask_interpolation", mask_interpolation, get_args(MaskInterpolation))
         if not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"``scale``: expected 0 < lowest <= highest, got {tuple(scale)}.")
+            raise InputError(f"``scale``: expected 0 < lowest <= highest, got {tuple(scale)}.")
         self.size = size
         self.scale = scale
         self.long_side = long_side

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dpcn_modules._checks import check_shapes
+from dpcn_modules.errors import InputError, InputTypeError
 from dpcn_modules.interface import EncodeDecodeModel, ImageFeatures
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -32,10 +33,10 @@ def parse_bytes(amount: int | str, name: str = "budget") -> int:
     """
     rule = f"``{name}``: expected 0 or more bytes, or a number with a unit of {', '.join(_UNITS)} such as '4GB'"
     if isinstance(amount, bool) or not isinstance(amount, int | str):
-        raise TypeError(f"{rule}, got {amount!r} ({type(amount).__name__}).")
+        raise InputTypeError(f"{rule}, got {amount!r} ({type(amount).__name__}).")
     found = _TEXT.fullmatch(str(amount))
     if found is None:
-        raise ValueError(f"{rule}, got {amount!r}; 0 keeps nothing.")
+        raise InputError(f"{rule}, got {amount!r}; 0 keeps nothing.")
     scale = 1024 ** _UNITS.index((found["unit"] or "B").upper())
     return int(found["number"]) * scale if found["number"].isdigit() else int(float(found["number"]) * scale)
 
@@ -135,7 +136,7 @@ class FeatureCache:
         lengths = check_shapes(query_image=(query_image, "B 3 Hi Wi"), support_images=(support_images, "B K 3 Hi Wi"))
         B, K = lengths["B"], lengths["K"]
         if len(query_names) != B or [len(names) for names in support_names] != [K] * B:
-            raise ValueError(
+            raise InputError(
                 f"``query_names`` and ``support_names``: expected {B} and {B} times {K}, as there are images, got "
                 f"{len(query_names)} and {[len(names) for names in support_names]}."
             )

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from dpcn_modules._checks import VOID, check_mask_values, check_shapes
+from dpcn_modules.errors import InputError
 
 _CLASS_IDS = 1024  # FSS-1000 has 1000
 
@@ -64,7 +65,7 @@ class EpisodeIoU(Metric):
         check_shapes(predicted=(predicted, "B Hi Wi"), target=(target, "B Hi Wi"), class_ids=(class_ids, "B"))
         check_mask_values("target", target)
         if bool(((class_ids < 0) | (class_ids >= _CLASS_IDS)).any()):
-            raise ValueError(f"``class_ids``: expected 0 to {_CLASS_IDS - 1}, got {class_ids.tolist()}.")
+            raise InputError(f"``class_ids``: expected 0 to {_CLASS_IDS - 1}, got {class_ids.tolist()}.")
         counted = target != VOID
         for label in (0, 1):
             ours, theirs = (predicted == label) & counted, (target == label)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dpcn_modules._checks import check_choice, check_shapes, with_shot_axis
 from dpcn_modules.data import Episode, View
+from dpcn_modules.errors import InputError, InputTypeError
 from dpcn_modules.evaluation.feature_cache import FeatureCache
 from dpcn_modules.interface import EncodeDecodeModel, FewShotModel, ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.fusion import FUSIONS, Fusion, fuse_shots
@@ -40,7 +41,7 @@ class Predictor:
         missing = [name for name in _STEPS if not callable(getattr(model, name, None))]
         if missing and (fusion != "concat" or cache is not None):
             otherwise = "fusion='concat'" if fusion != "concat" else "feature_cache=0"
-            raise TypeError(
+            raise InputTypeError(
                 f"``model``: expected a network with the encode / decode API, got {type(model).__name__} "
                 f"without {', '.join(missing)}; add these methods of dpcn_modules.interface.EncodeDecodeModel, or use "
                 f"{otherwise}."
@@ -124,7 +125,9 @@ class Predictor:
 
     def _required_steps(self) -> EncodeDecodeModel:
         if self._steps is None:
-            raise TypeError(f"``model``: expected a network with {', '.join(_STEPS)}, got {type(self.model).__name__}.")
+            raise InputTypeError(
+                f"``model``: expected a network with {', '.join(_STEPS)}, got {type(self.model).__name__}."
+            )
         return self._steps
 
 
@@ -181,7 +184,7 @@ def fuse_scales(views: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     Reference: Liu et al., CVPR 2022, supplement, table A3.
     """
     if not views:
-        raise ValueError("``views``: expected the logits of at least one size, got none.")
+        raise InputError("``views``: expected the logits of at least one size, got none.")
     original = [torch.stack([logits_at_original_size(shot, size) for shot in view]) for view in views]
     return original[0] if len(views) == 1 else torch.stack([each.softmax(1) for each in original]).mean(0).log()
 

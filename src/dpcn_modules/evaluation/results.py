@@ -13,6 +13,8 @@ import torch
 
 from dpcn_modules import __version__
 from dpcn_modules._checks import some
+from dpcn_modules.data.datasets.files import replacing
+from dpcn_modules.errors import InputError, InputFileError
 from dpcn_modules.evaluation.protocols import Protocol
 from dpcn_modules.models.settings import Settings
 
@@ -81,7 +83,8 @@ class Result(NamedTuple):
             "versions": {"dpcn_modules": __version__, "torch": torch.__version__}
             | {name: version(name) for name in ("torchvision", "lightning", "torchmetrics", "numpy")},
         }
-        Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        with replacing(Path(path)) as part:
+            part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
@@ -93,17 +96,17 @@ def read_result(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; `dpcn test` writes a test.json beside its logs.")
+        raise InputFileError(f"{path}: there is no such file; `dpcn test` writes a test.json beside its logs.")
     rule = f"{path}: expected a test.json that `dpcn test` wrote, got"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in _KEYS if key not in content]
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{rule} another file ({error}).") from error
+        raise InputError(f"{rule} another file ({error}).") from error
     if not isinstance(content, dict) or missing:
         older = isinstance(content, dict) and "recipe" in content
         hint = " It is of version 0.1.0: test the checkpoint again." if older else ""
-        raise ValueError(f"{rule} a file without {some(missing)}.{hint}")
+        raise InputError(f"{rule} a file without {some(missing)}.{hint}")
     return content
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from dpcn_modules._checks import check_integer
 from dpcn_modules.data import Episode, View, collate_episodes
+from dpcn_modules.data.episodes.batches import PADDING
 from dpcn_modules.evaluation.feature_cache import FeatureCache, parse_bytes
 from dpcn_modules.evaluation.metrics import EpisodeIoU, Score
 from dpcn_modules.evaluation.predict import Predictor
@@ -75,9 +76,12 @@ def evaluate(
 
 
 def score_batch(predictor: Predictor, batch: Episode, metric: EpisodeIoU) -> None:
-    """Add a batch of collated episodes to a score, each at its original size."""
+    """Add a batch of collated episodes to a score, each at its original size; those of index -1 are padding."""
     class_ids = torch.as_tensor(batch.class_id, device=batch.query_mask.device)
+    indices = torch.as_tensor(batch.index).tolist()
     for i, predicted in enumerate(predictor.masks(batch)):
+        if indices[i] == PADDING:
+            continue
         height, width = predicted.shape
         target = batch.query_mask[i, :height, :width]
         metric.update(predicted.unsqueeze(0), target.unsqueeze(0), class_ids[i : i + 1])

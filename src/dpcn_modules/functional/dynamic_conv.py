@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dpcn_modules._checks import check_odd, check_shapes
+from dpcn_modules.errors import InputError
 from dpcn_modules.functional._backends import BACKENDS, BY_NAME_ONLY, choose
 
 BACKEND_NAMES = ("auto", *BACKENDS)
@@ -70,7 +71,7 @@ def dynamic_conv2d_multi(
     """
     if validate:
         if not kernels_list:
-            raise ValueError("``kernels_list``: expected at least one tensor (B C kh kw), got none.")
+            raise InputError("``kernels_list``: expected at least one tensor (B C kh kw), got none.")
         for kernels in kernels_list:
             check_shapes(x=(x, "B C H W"), kernels=(kernels, "B C kh kw"))
             for side in kernels.shape[-2:]:

@@ -6,6 +6,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dpcn_modules._checks import check_integer, check_mask_values, check_shapes, check_values, with_shot_axis
+from dpcn_modules.errors import InputError
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int], *, validate: bool = True) -> Tensor:
@@ -37,7 +38,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int], *, validate: bool = True) -
     if validate:
         if not isinstance(mask, Tensor) or mask.ndim not in (3, 4):
             got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-            raise ValueError(f"``mask``: expected a tensor (B K Hi Wi) or (B Hi Wi), got {got}.")
+            raise InputError(f"``mask``: expected a tensor (B K Hi Wi) or (B Hi Wi), got {got}.")
         check_mask_values("mask", mask)
     foreground = (mask == 1).to(torch.float32)
     if mask.numel() == 0:

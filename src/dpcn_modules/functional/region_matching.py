@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpcn_modules._checks import check_integer, check_odd, check_shapes, check_values, with_shot_axis
+from dpcn_modules.errors import InputError
 from dpcn_modules.functional._region_match import BestMatch
 from dpcn_modules.functional._region_search import Grid
 from dpcn_modules.functional.pooling import support_at_feature_size
@@ -123,7 +124,7 @@ def prior_mask(
 def check_windows(windows: Windows, chunk_size: int | None) -> None:
     """Raise unless windows and chunk size are what :func:`region_activation` takes."""
     if not windows:
-        raise ValueError("``windows``: expected at least one (d_h, d_w), got none; (1, 1) is the prior mask.")
+        raise InputError("``windows``: expected at least one (d_h, d_w), got none; (1, 1) is the prior mask.")
     for d_h, d_w in windows:
         check_odd("windows", d_h)
         check_odd("windows", d_w)

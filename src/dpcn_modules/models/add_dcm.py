@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, get_args
 from torch import nn
 
 from dpcn_modules._checks import check_choice
+from dpcn_modules.errors import InputError, InputTypeError
 from dpcn_modules.models.host import BeforeAdapter, HostNetwork
 from dpcn_modules.models.settings import DCMSettings
 from dpcn_modules.modules import DCMInteraction
@@ -66,7 +67,7 @@ def add_dcm(
     check_choice("train", train, get_args(Trained))
     _checked(host)
     if host.interaction is not None:
-        raise ValueError(
+        raise InputError(
             f"``host``: expected a host network without an adapter, got a {type(host).__name__} that has one; "
             f"remove_dcm(host) takes it out."
         )
@@ -77,7 +78,7 @@ def add_dcm(
         like = next(host.parameters())
         adapter = DCMInteraction(host.channels, **options.dcm_options()).to(like.device, like.dtype)
     elif options != DCMSettings():
-        raise ValueError(
+        raise InputError(
             f"``adapter``: expected an adapter or the options of a new one, got both ({options}); leave one out."
         )
     _check_adapter(adapter, host)
@@ -133,7 +134,7 @@ def remove_dcm(host: HostT) -> HostT:
 
 def _before_adapter(host: HostNetwork) -> BeforeAdapter:
     if host.interaction is None:
-        raise ValueError(
+        raise InputError(
             f"``host``: expected a host network with an adapter, got a {type(host).__name__} without; add_dcm(host) "
             f"adds one."
         )
@@ -146,7 +147,7 @@ def _before_adapter(host: HostNetwork) -> BeforeAdapter:
 
 def _checked(host: nn.Module) -> HostNetwork:
     if not isinstance(host, HostNetwork):
-        raise TypeError(
+        raise InputTypeError(
             f"``host``: expected a PFENet or a CANet of this library, which have a place for the adapter, got "
             f"{type(host).__name__}; a compiled network or one in DDP must be unwrapped first, and a model of your own "
             f"takes the adapter by two lines (docs/guide/adapter.md)."
@@ -156,11 +157,11 @@ def _checked(host: nn.Module) -> HostNetwork:
 
 def _check_adapter(adapter: nn.Module, host: HostNetwork) -> None:
     if not isinstance(adapter, DCMInteraction):
-        raise TypeError(
+        raise InputTypeError(
             f"``adapter``: expected a DCMInteraction, got {type(adapter).__name__}; DCM alone does not return C."
         )
     if adapter.channels != host.channels:
-        raise ValueError(
+        raise InputError(
             f"``adapter``: expected {host.channels} channels, as the {type(host).__name__} has at that place, got "
             f"{adapter.channels}; DCMInteraction({host.channels}) fits, and add_dcm(host) makes it."
         )

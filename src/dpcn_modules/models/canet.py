@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from dpcn_modules.errors import InputError
 from dpcn_modules.functional.pooling import resize, soft_average_pool, soft_masks
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
@@ -114,9 +115,9 @@ class CANet(HostNetwork):
         history_dropout: float = 0.7,
     ) -> None:
         if refinements < 0:
-            raise ValueError(f"``refinements``: expected 0 or more, got {refinements}; 0 is one pass.")
+            raise InputError(f"``refinements``: expected 0 or more, got {refinements}; 0 is one pass.")
         if not 0 <= history_dropout <= 1:
-            raise ValueError(f"``history_dropout``: expected a probability from 0 to 1, got {history_dropout}.")
+            raise InputError(f"``history_dropout``: expected a probability from 0 to 1, got {history_dropout}.")
         super().__init__(backbone, channels=channels)
         backbone.drop_layer4()
         self.reduction = _dilated(sum(backbone.channels[:2]), channels, dropout)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from dpcn_modules.errors import InputError
 from dpcn_modules.functional import masked_average_pool, resize_mask
 from dpcn_modules.functional.pooling import resize
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
@@ -52,7 +53,7 @@ class DPCN(FewShotNetwork):
     ) -> None:
         super().__init__(backbone, query_to_support=query_to_support)
         if feature_filtering is not None and support_activation is None:
-            raise ValueError(
+            raise InputError(
                 "``feature_filtering``: expected a ``support_activation`` beside it, whose pseudo mask it refines, got "
                 "None; SupportActivationModule(windows=((1, 1),)) is the prior mask that the paper uses without SAM."
             )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dpcn_modules._checks import check_choice, check_shapes
+from dpcn_modules.errors import InputError
 
 Fusion = Literal["concat", "vote", "average", "or"]
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
@@ -43,14 +44,14 @@ def fuse_shots(logits: Tensor, fusion: Fusion) -> Tensor:
     """
     check_choice("fusion", fusion, FUSIONS)
     if fusion == "concat":
-        raise ValueError(
+        raise InputError(
             "``fusion``: expected one of vote, average, or, which fuse masks of single shots, got 'concat'; that is "
             "the network's own forward on all shots at once."
         )
     leading = [f"axis{i}" for i in range(logits.ndim - 4)]
     lengths = check_shapes(logits=(logits, " ".join([*leading, "K 2 H W"])))
     if lengths["K"] == 0:
-        raise ValueError(f"``logits``: expected one shot or more (K 2 H W), got shape {tuple(logits.shape)}.")
+        raise InputError(f"``logits``: expected one shot or more (K 2 H W), got shape {tuple(logits.shape)}.")
     background, foreground = logits.to(torch.promote_types(logits.dtype, torch.float32)).unbind(-3)  # each ... K H W
     margin = foreground - background
     return _RULES[fusion](margin).long()

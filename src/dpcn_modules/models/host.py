@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dpcn_modules.errors import InputFileError
 from dpcn_modules.models.backbones import Backbone
 from dpcn_modules.models.network import FewShotNetwork
 from dpcn_modules.models.settings import CANetSettings, PFENetSettings
-from dpcn_modules.models.weights import check_entries, read_state_dict
+from dpcn_modules.models.weights import check_entries, plain_name, read_state_dict
 from dpcn_modules.modules import DCMInteraction
 
 
@@ -53,8 +54,8 @@ class HostNetwork(FewShotNetwork):
         Parts that the published code does not have (the adapter, CANet's attention over shots) stay as they are.
 
         Args:
-            state: tensors by published name, with or without DataParallel's ``module.`` in front; or a file with
-                them, plain or under ``"state_dict"``.
+            state: tensors by published name, with or without DataParallel's ``module.``; or a file with them,
+                plain or under ``"state_dict"``.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -64,9 +65,9 @@ class HostNetwork(FewShotNetwork):
         if not isinstance(state, Mapping):
             source, path = str(state), Path(state)
             if not path.is_file():
-                raise FileNotFoundError(f"``state``: no file {path}; give the path of the published checkpoint.")
+                raise InputFileError(f"``state``: no file {path}; give the path of the published checkpoint.")
             state = read_state_dict(path)
-        given = {name.removeprefix("module."): value for name, value in state.items()}
+        given = {plain_name(name): value for name, value in state.items()}
         names, own = self.published_names(), self.state_dict()
         check_entries({names[name]: own[name] for name in names}, given, argument="state", source=source)
         # Only counts of batches can be missing here, and the parts that were never published.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from dpcn_modules._checks import check_shapes, check_values, with_shot_axis
+from dpcn_modules.errors import InputError
 from dpcn_modules.functional.pooling import resize
 from dpcn_modules.interface import EncodeDecodeModel, ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
@@ -188,7 +189,7 @@ def each_shot(part: Callable[[Tensor], Tensor], feat: Tensor) -> Tensor:
 
 def _check_shots(K: int) -> None:
     if K == 0:
-        raise ValueError("``support_images``: expected one shot or more (B K 3 Hi Wi), got K=0.")
+        raise InputError("``support_images``: expected one shot or more (B K 3 Hi Wi), got K=0.")
 
 
 def _by_name(**features: ImageFeatures) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from dpcn_modules.errors import InputError
 from dpcn_modules.functional import prior_mask
 from dpcn_modules.functional.pooling import resize, soft_average_pool, soft_masks
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
@@ -47,7 +48,7 @@ class FeatureEnrichment(nn.Module):
         super().__init__()
         C, count = channels, len(sizes)
         if not sizes or min(sizes) < 1:
-            raise ValueError(f"``sizes``: expected one or more grid sides, each at least 1, got {tuple(sizes)}.")
+            raise InputError(f"``sizes``: expected one or more grid sides, each at least 1, got {tuple(sizes)}.")
         self.sizes = tuple(sizes)
         self.merges = nn.ModuleList(_conv_relu(2 * C + 1, C, 1) for _ in range(count))
         self.passes = nn.ModuleList(_conv_relu(2 * C, C, 1) for _ in range(count - 1))

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from os import PathLike
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from dpcn_modules._checks import check_choice, check_flag, check_integer, check_number, check_odd
+from dpcn_modules._checks import check_choice, check_flag, check_integer, check_number, check_odd, plain
+from dpcn_modules.errors import InputTypeError
 from dpcn_modules.functional.dynamic_conv import BACKEND_NAMES
 from dpcn_modules.functional.region_matching import check_windows
 from dpcn_modules.models.backbones import BACKBONES, Trainable
@@ -15,11 +15,11 @@ from dpcn_modules.modules.dynamic_convolution import DEFAULT_BRANCHES, GENERATIO
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _CheckedSettings:
-    """Fields that are checked on construction; lists (from YAML) become tuples, and paths strings."""
+    """Fields that are made plain Python and checked on construction; lists become tuples, and paths strings."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = _plain(getattr(self, field.name))
+            value = plain(getattr(self, field.name))
             object.__setattr__(self, field.name, value)
             if value is not None or field.default is not None:
                 _CHECKS[field.name](field.name, value)
@@ -166,20 +166,14 @@ class PANetSettings(NetworkSettings):
 Settings = DPCNSettings | PFENetSettings | CANetSettings | PANetSettings
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, PathLike):
-        return str(value)
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
-
-
 def _check_weights(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"``{name}``: expected a name, a path or None, got {value!r} ({type(value).__name__}).")
+        raise InputTypeError(f"``{name}``: expected a name, a path or None, got {value!r} ({type(value).__name__}).")
 
 
 def _check_each_integer(name: str, values: Sequence[int]) -> None:
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise TypeError(f"``{name}``: expected one or more whole numbers, got {values!r}.")
+        raise InputTypeError(f"``{name}``: expected one or more whole numbers, got {values!r}.")
     for value in values:
         check_integer(name, value)
 

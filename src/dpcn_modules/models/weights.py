@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
 from dpcn_modules._checks import some
+from dpcn_modules.errors import DownloadError, InputError, InputFileError
 
 _CLASSIFIER_PREFIXES = ("fc.", "classifier.")
 # What torch.load raises for a file that is damaged, truncated, or something else altogether.
@@ -34,7 +35,7 @@ def load_weights(backbone: nn.Module, weights: str | Path, architecture: str | N
         path = Path(weights)
         if not path.is_file():
             known = f"one of {', '.join(named)}, or " if named else ""
-            raise FileNotFoundError(
+            raise InputFileError(
                 f"``weights``: expected {known}the path of a file with a state dict, got {str(weights)!r}, "
                 f"and there is no such file; correct the path, or leave it at None to train from scratch."
             )
@@ -64,6 +65,8 @@ def imagenet_weights(architecture: str | None) -> dict[str, WeightsEnum]:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict, plain or under the key ``"state_dict"``, without running code from the file.
 
+    Names lose what ``torch.compile`` and DataParallel put into them.
+
     Raises:
         ValueError: the file is damaged, or holds something else than tensors by name.
     """
@@ -71,19 +74,29 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise ValueError(
+        raise InputError(
             f"{rule}, which cannot be read as tensors ({type(error).__name__}): it is damaged, of another "
             f"format, or holds a whole model; download it again, or save the state dict alone."
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
-        raise ValueError(f"{rule}, which holds a {type(content).__name__}; save the state dict alone.")
+        raise InputError(f"{rule}, which holds a {type(content).__name__}; save the state dict alone.")
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
         found = f"other things than tensors under {some(others, 4)}" if others else "nothing"
-        raise ValueError(f"{rule}, which holds {found}; save the state dict alone, or under 'state_dict'.")
-    return {str(name): value for name, value in content.items()}
+        raise InputError(f"{rule}, which holds {found}; save the state dict alone, or under 'state_dict'.")
+    return {plain_name(str(name)): value for name, value in content.items()}
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter without what ``torch.compile``, DataParallel and DDP put into it, at any depth.
+
+    Example:
+        >>> plain_name("module.backbone._orig_mod.stem.0.weight")
+        'backbone.stem.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
 
 
 def _download(entry: WeightsEnum) -> Mapping[str, Tensor]:
@@ -91,7 +104,7 @@ def _download(entry: WeightsEnum) -> Mapping[str, Tensor]:
     try:
         state: Mapping[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
     except URLError as error:
-        raise ConnectionError(
+        raise DownloadError(
             f"``weights``: could not download {entry.url} ({error.reason}); "
             f"download it on another machine, and give the path of the file as ``weights``."
         ) from error
@@ -114,7 +127,7 @@ def check_entries(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, arg
     }
     found = "; ".join(f"{fault}: {some(names, 4)}" for fault, names in faults.items() if names)
     if found:
-        raise ValueError(
+        raise InputError(
             f"``{argument}``: expected the entries of this network ({some(needed, 4)}), got {source!r} with "
             f"{found}; build the network that the file belongs to, or rename its entries."
         )

@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dpcn_modules._checks import check_choice, check_integer, check_odd, check_shapes, check_values, with_shot_axis
+from dpcn_modules.errors import InputError
 from dpcn_modules.functional import dynamic_conv2d_multi, foreground_pool
 from dpcn_modules.functional.pooling import support_at_feature_size
 
@@ -126,7 +127,7 @@ class KernelApplication(nn.Module):
         if self.validate:
             if len(kernels) != len(self.branches):
                 expected = ", ".join(self.branches)
-                raise ValueError(f"``kernels``: expected one for each of {expected}, got {len(kernels)}.")
+                raise InputError(f"``kernels``: expected one for each of {expected}, got {len(kernels)}.")
             check_shapes(query_feat=(query_feat, f"B {self.channels} H W"))
             check_values(features={"query_feat": query_feat})
         enhanced = dynamic_conv2d_multi(query_feat, kernels, backend=self.backend, validate=self.validate)
@@ -219,4 +220,4 @@ def check_branches(branches: Sequence[str]) -> None:
     for branch in branches:
         check_choice("branches", branch, BRANCHES)
     if isinstance(branches, str) or not branches or len(set(branches)) != len(branches):
-        raise ValueError(f"``branches``: expected each of {', '.join(BRANCHES)} at most once, got {branches}.")
+        raise InputError(f"``branches``: expected each of {', '.join(BRANCHES)} at most once, got {branches}.")

@@ -7,15 +7,22 @@ from typing import Any, Literal, get_args
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from dpcn_modules._checks import check_choice
+from dpcn_modules._checks import check_choice, check_integer, plain
 from dpcn_modules.data import Annotation, FoldedData, ImageSource, Sampling, Split, TestTransform, TrainTransform
-from dpcn_modules.data.episodes.batches import EpisodeSampler, collate_episodes
+from dpcn_modules.data.episodes.batches import EpisodeSampler, PaddedEpisodes, ScoredSampler, collate_episodes
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform
 from dpcn_modules.data.episodes.manifest import manifest_hash, manifest_lines, read_manifest
 from dpcn_modules.data.resizing import MaskInterpolation
+from dpcn_modules.errors import InputError
 from dpcn_modules.evaluation import Protocol
+from dpcn_modules.training.checkpoints import open_batches
 
 Target = Literal["original", "resized"]
+_PLAIN = (
+    *("shot", "size", "batch_size", "device_batch_size", "test_batch_size", "episodes_per_epoch", "val_episodes"),
+    *("test_episodes", "seed", "test_seed", "scales", "manifest", "workers"),
+)
+"""What checkpoints and results keep, or follow from."""
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -31,9 +38,10 @@ class EpisodeDataModule(LightningDataModule):
         size: side of the square that the network sees.
         batch_size: episodes a training step, of all devices together.
         device_batch_size: the most episodes that a device takes at a time; gradients are accumulated until a step has
-            its ``batch_size``. None: as many as come to it.
+            its ``batch_size``. Steps stay the same, and weights up to rounding where all batches have equally many void
+            pixels (losses are means over the others). None: as many as come to it.
         test_batch_size: episodes a validation or test step.
-        episodes_per_epoch: training episodes.
+        episodes_per_epoch: training episodes; those beyond the last whole ``batch_size`` are left out.
         val_episodes: validation episodes.
         test_episodes: test episodes.
         seed: of the training episodes.
@@ -54,9 +62,12 @@ class EpisodeDataModule(LightningDataModule):
         train_transform: from image and mask to the network's input; None: PFENet's augmentation.
 
     Raises:
-        ValueError: an unknown ``target`` or ``mask_interpolation``; when a training begins, a ``batch_size`` that the
-            devices cannot share; when a loader is made, an unknown ``sampling`` or ``annotation``, a class with fewer
-            than ``shot + 1`` images, or a manifest of other data.
+        TypeError: a number of another type.
+        ValueError: an unknown ``target`` or ``mask_interpolation``, or a number out of its range; when a training
+            begins, a ``batch_size`` that the devices cannot share or above ``episodes_per_epoch``, a
+            ``device_batch_size`` that does not divide it or meets another accumulation of the trainer, or a checkpoint
+            from inside an epoch of other batches; when a loader is made, an unknown ``sampling`` or ``annotation``, a
+            class with fewer than ``shot + 1`` images, or a manifest of other data.
         FileNotFoundError: when the test's loader is made, no such manifest.
     """
 
@@ -85,27 +96,49 @@ class EpisodeDataModule(LightningDataModule):
     def __post_init__(self) -> None:
         super().__init__()
         check_choice("target", self.target, get_args(Target))
-        self.scales = tuple(self.scales)
+        for name in _PLAIN:
+            setattr(self, name, plain(getattr(self, name)))
+        for name in ("batch_size", "test_batch_size", "episodes_per_epoch", "val_episodes", "test_episodes"):
+            check_integer(name, getattr(self, name))
+        check_integer("workers", self.workers, lowest=0)
+        if self.device_batch_size is not None:
+            check_integer("device_batch_size", self.device_batch_size)
         self.train_transform = self.train_transform or TrainTransform(
             self.size, mask_interpolation=self.mask_interpolation
         )
         self._images: dict[Split, ImageSource] = {}
         self._resumed = {"epoch": 0, "done": 0}
+        self._resumed_batch = 0
 
     def setup(self, stage: str) -> None:
         """Before a training, let gradients be accumulated where a device cannot take its part at once."""
         if stage == "fit" and self.trainer is not None and self.device_batch_size is not None:
-            self.trainer.accumulate_grad_batches = self.batch_size // (self._device_batch() * self._ranks()[1])
+            given, needed = self.trainer.accumulate_grad_batches, self.batch_size // self._batch()
+            if given not in (1, needed):
+                raise InputError(
+                    f"``device_batch_size``: expected a trainer that leaves the accumulation of gradients to it, got "
+                    f"accumulate_grad_batches={given}, where {self.batch_size} episodes a step are {needed} batches; "
+                    f"leave one of the two out."
+                )
+            self.trainer.accumulate_grad_batches = needed
 
     def train_dataloader(self) -> DataLoader[Episode]:
-        """Episodes of the training classes, new ones each epoch."""
-        rank, ranks = self._ranks()
-        sampler = EpisodeSampler(self.episodes_per_epoch, rank=rank, ranks=ranks, **self._resumed)
+        """Episodes of the training classes, new ones each epoch, in whole batches."""
+        device_batch, (rank, ranks) = self._device_batch(), self._ranks()
+        if self._resumed["done"] and self._resumed_batch not in (0, self._batch()):
+            raise InputError(
+                f"``batch_size`` and ``device_batch_size``: expected {self._resumed_batch} episodes at a time on all "
+                f"devices, as in the checkpoint, which is from inside an epoch, got {self._batch()}; resume with the "
+                f"same batches and devices, or from a checkpoint at the end of an epoch."
+            )
+        place = {"rank": rank, "ranks": ranks, **self._resumed}
+        sampler = EpisodeSampler(self.episodes_per_epoch, batch_size=self.batch_size, **place)
         dataset = self._dataset("train", self.episodes_per_epoch, self.seed, transform=self.train_transform)
-        return self._loader(dataset, self._device_batch(), sampler)
+        return self._loader(dataset, device_batch, sampler)
 
     def val_dataloader(self) -> DataLoader[Episode]:
-        """Episodes of the held-out classes, the same ones each time, seen at one size."""
+        """Episodes of the held-out classes, the same ones each time, seen at one size; all ranks have equally many
+        batches, see :class:`ScoredSampler`."""
         dataset = self._dataset("test", self.val_episodes, self.test_seed + 1, original_query_mask=True)
         return self._loader(dataset, self.test_batch_size)
 
@@ -126,18 +159,21 @@ class EpisodeDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, int]:
-        """The place in the training, for a checkpoint: the epoch, and how many of its episodes are done."""
+        """The place in the training, for a checkpoint: the epoch, how many of its episodes had their step, and the
+        episodes of a batch on all devices."""
         if self.trainer is None:
             return {}
         fit = self.trainer.fit_loop
         begun, batches = fit.epoch_progress.current.ready, fit.epoch_loop.batch_progress
         if batches.is_last_batch:
-            return {"epoch": begun, "done": 0}
-        return {"epoch": max(0, begun - 1), "done": batches.current.ready * self._device_batch() * self._ranks()[1]}
+            return {"epoch": begun, "done": 0, "batch": self._batch()}
+        done = batches.current.ready - open_batches(self.trainer)
+        return {"epoch": max(0, begun - 1), "done": done * self._batch(), "batch": self._batch()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on at the place of a checkpoint."""
-        self._resumed = {**self._resumed, **state_dict}
+        self._resumed = {name: state_dict.get(name, value) for name, value in self._resumed.items()}
+        self._resumed_batch = state_dict.get("batch", 0)
 
     def images(self, split: Split) -> ImageSource:
         """The images of a split, read once."""
@@ -184,18 +220,22 @@ class EpisodeDataModule(LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def _batch(self) -> int:
+        """Episodes that all devices take at a time."""
+        return self._device_batch() * self._ranks()[1]
+
     def _device_batch(self) -> int:
         """Episodes that a device takes at a time."""
         ranks = self._ranks()[1]
         if self.batch_size % ranks:
-            raise ValueError(
+            raise InputError(
                 f"``batch_size``: expected a multiple of the {ranks} devices, got {self.batch_size}; it counts the "
                 f"episodes of all devices together."
             )
         share = self.batch_size // ranks
         batch = min(share, self.device_batch_size or share)
-        if batch < 1 or share % batch:
-            raise ValueError(
+        if share % batch:
+            raise InputError(
                 f"``device_batch_size``: expected a divisor of the {share} episodes that come to a device, got "
                 f"{self.device_batch_size}."
             )
@@ -206,12 +246,10 @@ class EpisodeDataModule(LightningDataModule):
     ) -> DataLoader[Episode]:
         rank, ranks = self._ranks()
         return DataLoader(
-            dataset,
+            PaddedEpisodes(dataset),
             batch_size=batch_size,
-            # A range in tests: Lightning tells samplers the epoch, and a test has one set of episodes.
-            sampler=range(rank, dataset.episodes, ranks) if sampler is None else sampler,
+            sampler=ScoredSampler(dataset.episodes, rank=rank, ranks=ranks) if sampler is None else sampler,
             num_workers=self.workers,
             collate_fn=collate_episodes,
             persistent_workers=self.workers > 0,
-            drop_last=sampler is not None,
         )

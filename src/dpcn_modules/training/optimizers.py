@@ -9,6 +9,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR, PolynomialLR
 
 from dpcn_modules._checks import check_choice
+from dpcn_modules.errors import InputError
 
 Schedule = Literal["sgd_poly", "sgd_constant", "sgd_step", "adamw_one_cycle"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
@@ -16,7 +17,7 @@ SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 _SCHEDULERS: dict[Schedule, Callable[[Optimizer, int], LRScheduler]] = {
     "sgd_poly": lambda optimizer, steps: PolynomialLR(optimizer, total_iters=steps, power=0.9),
-    "sgd_constant": lambda optimizer, steps: ConstantLR(optimizer, factor=1.0, total_iters=steps),
+    "sgd_constant": lambda optimizer, _: ConstantLR(optimizer, factor=1.0),
     "sgd_step": lambda optimizer, steps: MultiStepLR(optimizer, [math.ceil(i * steps / 3) for i in (1, 2)], gamma=0.1),
     "adamw_one_cycle": lambda optimizer, steps: OneCycleLR(
         optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps
@@ -25,24 +26,30 @@ _SCHEDULERS: dict[Schedule, Callable[[Optimizer, int], LRScheduler]] = {
 
 
 def build_schedule(
-    schedule: Schedule, groups: list[dict[str, Any]], *, steps: int, momentum: float, weight_decay: float
+    schedule: Schedule, groups: list[dict[str, Any]], *, steps: int | None, momentum: float, weight_decay: float
 ) -> tuple[Optimizer, LRScheduler]:
     """Make the optimiser and its learning rates, to be moved on after every step.
 
     Args:
         schedule: as in :class:`dpcn_modules.training.FewShotTask`; an unknown one is a ValueError.
         groups: parameters and base rates, as :func:`parameter_groups` gives them.
-        steps: of the whole training.
+        steps: of the whole training; None, where nobody knows, is a ValueError unless the rate is constant.
         momentum: of SGD.
         weight_decay: of either optimiser.
     """
     check_choice("schedule", schedule, SCHEDULES)
+    if steps is None and schedule != "sgd_constant":
+        raise InputError(
+            f"``schedule``: expected a training of a known number of steps for {schedule!r}, got neither epochs nor "
+            f"steps (max_epochs=-1, max_steps=-1); give trainer.max_epochs or trainer.max_steps, beside max_time too, "
+            f"or take 'sgd_constant'."
+        )
     optimizer: Optimizer
     if schedule == "adamw_one_cycle":
         optimizer = AdamW(groups, weight_decay=weight_decay)
     else:
         optimizer = SGD(groups, momentum=momentum, weight_decay=weight_decay)
-    return optimizer, _SCHEDULERS[schedule](optimizer, steps)
+    return optimizer, _SCHEDULERS[schedule](optimizer, steps or 0)
 
 
 def parameter_groups(
@@ -70,17 +77,17 @@ def parameter_groups(
     """
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not learning:
-        raise ValueError(f"``model``: expected a parameter that learns, got {type(model).__name__} without one.")
+        raise InputError(f"``model``: expected a parameter that learns, got {type(model).__name__} without one.")
     rates = {"": 1.0, **(multipliers or {})}
     for part, rate in rates.items():
         if not any(_is_below(name, part) for name in learning):
             parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in learning))
-            raise ValueError(
+            raise InputError(
                 f"``lr_multipliers``: expected names of parts that learn, got {part!r}; the network's are {parts}, and "
                 f"whatever is below them, such as {next(iter(learning))}."
             )
         if not 0 < rate < math.inf:
-            raise ValueError(
+            raise InputError(
                 f"``lr_multipliers``: expected positive numbers, got {rate} for {part!r}; to keep a part as it is, "
                 f"call requires_grad_(False) on it."
             )

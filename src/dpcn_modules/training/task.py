@@ -1,25 +1,29 @@
 """Training and testing of any few-shot network, as a Lightning module."""
 
-import dataclasses
+import math
 import os
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from dpcn_modules import __version__
-from dpcn_modules._checks import check_choice
+from dpcn_modules._checks import check_choice, plain
 from dpcn_modules.data import Episode
+from dpcn_modules.errors import InputError, NonFiniteLossError
 from dpcn_modules.evaluation import EpisodeIoU, FeatureCache, Predictor, Score, score_batch
 from dpcn_modules.evaluation.feature_cache import parse_bytes
 from dpcn_modules.functional import episode_loss
 from dpcn_modules.interface import Prediction
-from dpcn_modules.models.checkpoint import upgrade_checkpoint
+from dpcn_modules.models.checkpoint import describe_model, unwrapped, upgrade_checkpoint
 from dpcn_modules.models.fusion import Fusion
+from dpcn_modules.models.weights import plain_name
+from dpcn_modules.training.checkpoints import AtomicCheckpointIO, open_batches, rewind_to_step
 from dpcn_modules.training.optimizers import SCHEDULES, Schedule, build_schedule, parameter_groups
 
 
@@ -59,7 +63,8 @@ class FewShotTask(LightningModule):
 
     Raises:
         ValueError: an unknown ``schedule`` or ``fusion``, or ``lr_multipliers`` of parts that are not there or do not
-            learn, or that are not positive, or a ``feature_cache`` that is no amount of memory.
+            learn, or that are not positive, or a ``feature_cache`` that is no amount of memory; when a training begins,
+            no known number of steps (max_epochs=-1 with max_time alone) for a ``schedule`` or for delayed parameters.
         TypeError: a network without the methods that ``fusion`` or ``feature_cache`` needs.
         FloatingPointError: in training, when the loss is not finite.
 
@@ -98,10 +103,11 @@ class FewShotTask(LightningModule):
         self.fusion = fusion
         self.predictor = Predictor(model, fusion=fusion, cache=self.feature_cache)
         self.schedule = schedule
-        self.lr = lr * lr_multiplier
-        self.lr_multipliers = lr_multipliers
-        self.momentum = momentum
-        self.weight_decay = weight_decay
+        # NumPy's numbers would come into the checkpoint with the optimiser, and keep it from being read.
+        self.lr = float(lr * lr_multiplier)
+        self.lr_multipliers = {name: float(rate) for name, rate in (lr_multipliers or {}).items()}
+        self.momentum = float(momentum)
+        self.weight_decay = float(weight_decay)
         self.reverse_weight = reverse_weight
         self.auxiliary_weight = auxiliary_weight
         self.backbone_start_epoch = backbone_start_epoch
@@ -112,13 +118,24 @@ class FewShotTask(LightningModule):
         self.val_iou = EpisodeIoU()
         self.test_iou = EpisodeIoU()
         self.test_score: Score | None = None
+        self._buffers_at_step: dict[str, Tensor] = {}
 
     def forward(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
         """Call the network."""
         return cast(Prediction, self.model(query_image, support_images, support_masks))
 
+    def setup(self, stage: str) -> None:
+        """Have checkpoints written so that a kill leaves no half of one, unless the user chose how they are written."""
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
     def on_train_batch_start(self, batch: Episode, batch_idx: int) -> None:
         """Let the random numbers of a step (dropout) follow from the run's seed, so that a resume draws the same."""
+        accumulated = self.trainer.accumulate_grad_batches
+        if accumulated > 1 and batch_idx % accumulated == 0:
+            parameters = {name for name, _ in self.named_parameters()}
+            state = self.state_dict()
+            self._buffers_at_step = {name: state[name].clone() for name in state.keys() - parameters}
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         place = (seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
@@ -133,7 +150,7 @@ class FewShotTask(LightningModule):
         loss = losses["loss"]
         if not torch.isfinite(loss):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise FloatingPointError(
+            raise NonFiniteLossError(
                 f"the loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step} (learning rate "
                 f"{rate:.2e}, precision {self.trainer.precision}, queries {', '.join(batch.query_name[:4])} ...); "
                 f"lower model.lr, clip gradients (trainer.gradient_clip_val) or use trainer.precision=bf16-mixed or "
@@ -148,9 +165,9 @@ class FewShotTask(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Hold the delayed parameters until their epoch."""
-        delayed = getattr(self.model, "delayed_parameters", list)
-        if self.current_epoch < self._start_epoch():
-            for parameter in delayed():
+        delayed = self._delayed_parameters()
+        if delayed and self.current_epoch < self._start_epoch():
+            for parameter in delayed:
                 parameter.grad = None
 
     def on_validation_start(self) -> None:
@@ -184,29 +201,48 @@ class FewShotTask(LightningModule):
         self.test_score = self._log_score("test", self.test_iou)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what builds the network again, the size of its images, and the version."""
-        settings = getattr(self.model, "settings", None)
-        checkpoint["version"] = __version__
-        checkpoint["network"] = getattr(self.model, "name", "")
-        checkpoint["settings"] = {} if settings is None else dataclasses.asdict(settings)
-        checkpoint["size"] = getattr(getattr(self.trainer, "datamodule", None), "size", None)
+        """Add what builds the network again, the size of its images, and the version; go back to a whole step."""
+        checkpoint.update(describe_model(self.model), version=__version__)
+        checkpoint["size"] = plain(getattr(getattr(self.trainer, "datamodule", None), "size", None))
+        if batches := open_batches(self.trainer):
+            rewind_to_step(checkpoint, batches, self._buffers_at_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Bring a checkpoint of version 0.1.0 to today's form."""
+        """Bring a checkpoint of version 0.1.0 to today's form, and one of a compiled or wrapped network to this one's
+        names."""
         upgrade_checkpoint(checkpoint)
+        own = {plain_name(name): name for name in self.state_dict()}
+        checkpoint["state_dict"] = {own.get(plain_name(k), k): value for k, value in checkpoint["state_dict"].items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the schedule; the rate moves on after every step."""
         groups = parameter_groups(self.model, self.lr, self.lr_multipliers)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self._steps()
+        if steps is None and self.backbone_start_epoch is None and self._delayed_parameters():
+            raise InputError(
+                "``backbone_start_epoch``: expected an epoch, where the number of epochs and steps is not known "
+                "(max_epochs=-1, max_steps=-1), got None, a quarter of them; 0 trains all parameters from the start."
+            )
         optimizer, scheduler = build_schedule(
             self.schedule, groups, steps=steps, momentum=self.momentum, weight_decay=self.weight_decay
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _start_epoch(self) -> int:
-        quarter = (self.trainer.max_epochs or 0) // 4
-        return quarter if self.backbone_start_epoch is None else self.backbone_start_epoch
+        if self.backbone_start_epoch is not None:
+            return self.backbone_start_epoch
+        batches = self.trainer.num_training_batches
+        epoch_steps = math.inf if batches == math.inf else math.ceil(batches / self.trainer.accumulate_grad_batches)
+        return math.ceil((self._steps() or 0) / max(epoch_steps, 1)) // 4
+
+    def _steps(self) -> int | None:
+        """Steps of the whole training, None where time alone ends it."""
+        steps = self.trainer.estimated_stepping_batches
+        return None if steps in (math.inf, -1) else int(steps)
+
+    def _delayed_parameters(self) -> list[nn.Parameter]:
+        delayed = getattr(unwrapped(self.model), "delayed_parameters", None)
+        return [] if delayed is None else list(delayed())
 
     def _log_score(self, stage: str, metric: EpisodeIoU) -> Score:
         score: Score = metric.compute()

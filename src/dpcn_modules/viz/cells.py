@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dpcn_modules._checks import VOID, check_shapes
+from dpcn_modules.errors import InputError
 from dpcn_modules.viz.overlay import overlay
 
 QUERY, TARGET = "query", "ground truth"
@@ -57,13 +58,13 @@ def cells_of(
     """
     images, masks = _listed(episode.support_image), _listed(episode.support_mask)
     if len(images) != len(masks) or not images:
-        raise ValueError(
+        raise InputError(
             f"``support_mask``: expected one for each support image, got {len(masks)} masks and {len(images)} images."
         )
     predictions = episode.prediction if isinstance(episode.prediction, Mapping) else {"prediction": episode.prediction}
     columns = [*support_columns, QUERY, *map_columns(windows), TARGET]
     if not predictions or any(name in columns for name in predictions):
-        raise ValueError(
+        raise InputError(
             f"``prediction``: expected one or several by names other than those of the columns {', '.join(columns)}, "
             f"got {', '.join(predictions) or 'none'}."
         )

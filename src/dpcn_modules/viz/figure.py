@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcn_modules._checks import require
+from dpcn_modules.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ def save_figure(figure: "Figure", path: str | Path, note: str = "") -> None:
     suffix = path.suffix.removeprefix(".").lower()
     known = figure.canvas.get_supported_filetypes()
     if suffix not in known:
-        raise ValueError(f"``path``: expected a suffix among {', '.join(sorted(known))}, got {str(path)!r}.")
+        raise InputError(f"``path``: expected a suffix among {', '.join(sorted(known))}, got {str(path)!r}.")
     if note:
         letters = round(_NOTE_LETTERS * figure.get_figwidth())
         lines = [textwrap.fill(line, letters) for line in note.splitlines()]

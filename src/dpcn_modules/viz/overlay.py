@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpcn_modules._checks import check_integer, check_mask_values, check_number, check_shapes
+from dpcn_modules.errors import InputError, InputTypeError
 
 _ORANGE = (255, 85, 0)
 
@@ -41,11 +42,11 @@ def overlay(
     check_shapes(image=(image, "3 H W"), mask=(mask, "H W"))
     check_mask_values("mask", mask)
     if image.dtype != torch.uint8:
-        raise TypeError(
+        raise InputTypeError(
             f"``image``: expected uint8, got {image.dtype}; dpcn_modules.data.denormalise converts a normalised image."
         )
     if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
-        raise ValueError(f"``colour``: expected red, green and blue from 0 to 255, got {colour}.")
+        raise InputError(f"``colour``: expected red, green and blue from 0 to 255, got {colour}.")
     check_number("alpha", alpha, lowest=0, highest=1)
     if width is None:
         width = max(1, round(max(mask.shape) / 300))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpcn_modules.errors import InputError
 from dpcn_modules.viz.cells import QUERY, TARGET, Cell, EpisodeRow, cells_of, map_columns, support_columns
 from dpcn_modules.viz.figure import new_figure, save_figure
 
@@ -42,7 +43,7 @@ def episode_strip(
             another column, or the suffix is unknown.
     """
     if not rows:
-        raise ValueError("``rows``: expected at least one episode, got none.")
+        raise InputError("``rows``: expected at least one episode, got none.")
     supports, maps = support_columns(rows), map_columns(windows)
     cells = [cells_of(row, windows, supports) for row in rows]
     used = [title for row in cells for title in row]

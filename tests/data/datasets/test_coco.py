@@ -19,6 +19,7 @@ from dpcn_modules.data.datasets.coco import Coco20i
 from dpcn_modules.data.datasets.folds import COCO_CLASSES, coco_classes
 from dpcn_modules.data.episodes.dataset import EpisodeDataset
 from dpcn_modules.data.transforms import TestTransform
+from dpcn_modules.errors import WriteError
 
 # COCO's own category ids leave out these numbers.
 IDS = [each for each in range(1, 91) if each not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
@@ -337,7 +338,7 @@ def test_damaged_mask_is_not_drawn_from_another_source(root: Path) -> None:
 
 def test_folder_that_cannot_be_written_is_named_with_a_remedy(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(NotADirectoryError, match=r"file/masks_smaller_on_top_\w{12}: the masks cannot .*``cache=``"):
+    with pytest.raises(WriteError, match=r"file/masks_smaller_on_top_\w{12}: the masks cannot .*``cache=``"):
         tiny(root, cache=tmp_path / "file").split("test")
 
 

@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from episode_helpers import episodes_of, same_episode
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from dpcn_modules.data.datasets.pascal import Pascal5i
-from dpcn_modules.data.episodes.batches import EpisodeSampler, collate_episodes
+from dpcn_modules.data.episodes.batches import PADDING, EpisodeSampler, PaddedEpisodes, ScoredSampler, collate_episodes
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset
 from dpcn_modules.data.source import ImageSource
 from dpcn_modules.data.transforms import TestTransform, TrainTransform
+from dpcn_modules.evaluation import EpisodeIoU, Predictor, score_batch
+from dpcn_modules.interface import Prediction
 
 
 def load_epoch(dataset: EpisodeDataset, workers: int, epoch: int = 1) -> list[Episode]:
@@ -57,13 +61,76 @@ def test_sampler_covers_an_epoch_once() -> None:
     assert list(sampler) == list(range(21, 28))
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_sampler_ranks_share_an_epoch_without_overlap(ranks: int) -> None:
-    samplers = [EpisodeSampler(7, rank=rank, ranks=ranks) for rank in range(ranks)]
+@st.composite
+def trainings(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
+    """Episodes, batch size, ranks, epoch, and how many batches of that epoch are done."""
+    ranks = draw(st.integers(1, 8))
+    batch = ranks * draw(st.integers(1, 6))
+    episodes = draw(st.integers(batch, 200))
+    return episodes, batch, ranks, draw(st.integers(0, 3)), draw(st.integers(0, episodes // batch))
+
+
+@settings(deadline=None)
+@given(trainings())
+@example((5, 2, 2, 0, 0))  # every second episode was 3 and 2 of them
+def test_the_ranks_of_a_training_have_its_batches_and_equally_many(case: tuple[int, int, int, int, int]) -> None:
+    episodes, batch, ranks, epoch, done = case
+    options = {"ranks": ranks, "epoch": epoch, "done": done * batch, "batch_size": batch}
+    samplers = [EpisodeSampler(episodes, rank=rank, **options) for rank in range(ranks)]
+    shares = [list(sampler) for sampler in samplers]
+    assert {len(share) for share in shares} == {(episodes // batch - done) * batch // ranks}
+    for number in range(episodes // batch - done):
+        part = slice(number * batch // ranks, (number + 1) * batch // ranks)
+        start = epoch * episodes + (done + number) * batch
+        assert sorted(item for share in shares for item in share[part]) == list(range(start, start + batch))
     for sampler in samplers:
-        sampler.set_epoch(2)
-    assert sorted(item for sampler in samplers for item in sampler) == list(range(14, 21))
-    assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
+        sampler.set_epoch(epoch + 1)
+        assert len(list(sampler)) == len(sampler) == episodes // batch * batch // ranks
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.integers(1, 8))
+@example(5, 2)
+def test_the_ranks_of_a_test_have_every_episode_once_and_equally_many(episodes: int, ranks: int) -> None:
+    samplers = [ScoredSampler(episodes, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for sampler in samplers:
+        sampler.set_epoch(3)
+    shares = [list(sampler) for sampler in samplers]
+    assert {len(share) for share in shares} == {len(sampler) for sampler in samplers} == {-(-episodes // ranks)}
+    assert sorted(item for share in shares for item in share if item != PADDING) == list(range(episodes))
+
+
+def test_padding_counts_in_no_score(source: ImageSource) -> None:
+    episodes = PaddedEpisodes(episodes_of(source, shot=1, transform=TestTransform(32), original_query_mask=True))
+    metrics = []
+    for items in ([0, 1], [0, 1, PADDING], [PADDING, 0, 1]):
+        metric = EpisodeIoU()
+        score_batch(Predictor(_Half()), collate_episodes([episodes[item] for item in items]), metric)
+        metrics.append(metric)
+    assert metrics[0].union.sum() > 0
+    for metric in metrics[1:]:
+        assert torch.equal(metric.union, metrics[0].union)
+        assert torch.equal(metric.intersection, metrics[0].intersection)
+
+
+class _Half(torch.nn.Module):
+    """Calls the brighter half of the numbers foreground."""
+
+    def forward(self, query_image: torch.Tensor, *_: torch.Tensor) -> Prediction:
+        return Prediction(torch.stack([torch.zeros_like(query_image[:, 0]), query_image[:, 0]], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "ranks", "message"),
+    [
+        (8, 1, "at least one batch of 8 episodes, got 3, .* lower ``batch_size`` or raise ``episodes_per_epoch``"),
+        (3, 2, "``batch_size``: expected a multiple of the 2 ranks, got 3"),
+        (0, 1, "``batch_size``: expected a multiple of the 1 ranks, got 0"),
+    ],
+)
+def test_sampler_rejects_batches_that_make_no_step(batch_size: int, ranks: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EpisodeSampler(3, ranks=ranks, batch_size=batch_size)
 
 
 @pytest.mark.parametrize(("episodes", "rank", "ranks"), [(0, 0, 1), (5, 2, 2), (5, -1, 2)])

@@ -7,6 +7,7 @@ from dpcn_modules._checks import VOID, check_choice, did_you_mean, some
 from dpcn_modules.data.datasets.files import FileImages, LabelledFile, count_pixels
 from dpcn_modules.data.listing import image_files, read_lines, without_leftovers
 from dpcn_modules.data.source import ImageSource, Split
+from dpcn_modules.errors import InputError, InputFileError
 
 _TREE = """Expected tree:
   root/
@@ -55,16 +56,16 @@ class ClassFolders:
         self.root = Path(root)
         self.void, self.object = void, object
         if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: there is no such folder.\n{_TREE}")
+            raise InputFileError(f"{self.root}: there is no such folder.\n{_TREE}")
         names = [path.name for path in without_leftovers(self.root.iterdir()) if path.is_dir()]
         if not names:
-            raise FileNotFoundError(f"{self.root}: there are no class folders in it.\n{_TREE}")
+            raise InputFileError(f"{self.root}: there are no class folders in it.\n{_TREE}")
         _check_names(self.root, names)
         self.train_classes = _class_names("train_classes", train_classes, names, self.root)
         self.test_classes = _class_names("test_classes", test_classes, names, self.root)
         both = sorted(set(self.train_classes or ()) & set(self.test_classes or ()))
         if both:
-            raise ValueError(
+            raise InputError(
                 f"``test_classes``: {len(both)} of them are in ``train_classes`` too: {some(both)}; held-out classes "
                 f"must not be trained on: remove each from one of the two."
             )
@@ -84,7 +85,7 @@ class ClassFolders:
         chosen = set(self._names.values()) - set(others or ()) if mine is None else set(mine)
         class_names = {value: name for value, name in self._names.items() if name in chosen}
         if not class_names:
-            raise ValueError(
+            raise InputError(
                 f"``train_classes``, ``test_classes``: no class is left for {split}; {self.root} holds "
                 f"{some(self._names.values())}: hold out some of them, or pass None to use all for both."
             )
@@ -100,13 +101,13 @@ def _check_names(root: Path, names: Sequence[str]) -> None:
     """Raise ValueError where the names of the folders in a root are not those of classes."""
     known = {name.lower() for name in names}
     if known & _IMAGES and known & _MASKS:
-        raise ValueError(
+        raise InputError(
             f"{root}: expected one folder per class, got {some(names)}; put both folders into one with the name of "
             f"the class: {root.name}/cup/images and {root.name}/cup/masks. For masks of several class ids use "
             f"``Pascal5i`` or one mask per class.\n{_TREE}"
         )
     if known <= _SPLITS and known != {"train"}:  # a class of vehicles
-        raise ValueError(
+        raise InputError(
             f"{root}: expected one folder per class, got {some(names)}, which are names of splits; give one of them as "
             f"the root, or name the classes of each split with ``train_classes`` and ``test_classes``.\n{_TREE}"
         )
@@ -120,16 +121,16 @@ def _class_names(
     if isinstance(given, str | Path):
         path = Path(given)
         if path.suffix != ".txt":
-            raise ValueError(f"{where}: expected names or the path of a .txt file, got {str(given)!r}.")
+            raise InputError(f"{where}: expected names or the path of a .txt file, got {str(given)!r}.")
         if not path.is_file():
-            raise FileNotFoundError(f"{where}: there is no file {path}; write one class name a line into it.")
+            raise InputFileError(f"{where}: there is no file {path}; write one class name a line into it.")
         where += f" of {path}"
         given = [name.strip() for name in read_lines(path) if name.strip()]
         if not given:
-            raise ValueError(f"{where}: expected one class name a line, got none.")
+            raise InputError(f"{where}: expected one class name a line, got none.")
     unknown = [name for name in given or () if name not in known]
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{where}: {len(unknown)} of its {len(given or ())} classes have no folder in {root}: {some(unknown)}."
             f"{did_you_mean(unknown[0], known)} The folders: {some(known)}."
         )
@@ -147,15 +148,15 @@ def _labelled_files(folder: Path, class_id: int) -> list[LabelledFile]:
         found = [mask for stem in (image.stem, f"{image.stem}_mask") for mask in by_stem.get(stem, [])]
         if len(found) != 1:
             got = " and ".join(path.name for path in found) or "neither"
-            raise ValueError(f"{image}: expected one mask, {_wanted(image, folder)}, got {got}.{_hint(image, folder)}")
+            raise InputError(f"{image}: expected one mask, {_wanted(image, folder)}, got {got}.{_hint(image, folder)}")
         files.append(LabelledFile(image.relative_to(folder.parent).as_posix(), image, found[0], class_id))
     owners: dict[Path, Path] = {}
     for file in files:
         if owners.setdefault(file.mask, file.image) != file.image:
-            raise ValueError(f"{file.mask}: the mask of {owners[file.mask].name} and of {file.image.name}; remove one.")
+            raise InputError(f"{file.mask}: the mask of {owners[file.mask].name} and of {file.image.name}; remove one.")
     unused = set(masks) - owners.keys()
     if unused:
-        raise ValueError(f"{min(unused)}: a mask without its image; add the image or remove the mask.")
+        raise InputError(f"{min(unused)}: a mask without its image; add the image or remove the mask.")
     return files
 
 
@@ -165,7 +166,7 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
     below = {path.name.lower(): path for path in without_leftovers(folder.iterdir()) if path.is_dir()}
     if below.keys() >= {"images", "masks"}:
         if paths:
-            raise ValueError(f"{folder}: holds images/ and masks/, and {paths[0].name} beside them; keep one layout.")
+            raise InputError(f"{folder}: holds images/ and masks/, and {paths[0].name} beside them; keep one layout.")
         images, masks = image_files(below["images"]), image_files(below["masks"])
     else:
         others = {path.stem for path in paths if not _is_png(path)}
@@ -173,7 +174,7 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
         images = sorted(set(paths) - set(masks))
     if not images:
         hint = f" It holds the folders {some(below)}." if below else ""
-        raise ValueError(f"{folder}: a class folder without images; fill it or remove it.{hint}\n{_TREE}")
+        raise InputError(f"{folder}: a class folder without images; fill it or remove it.{hint}\n{_TREE}")
     return images, masks
 
 

@@ -11,6 +11,7 @@ from dpcn_modules.data.datasets.coco_masks import CocoMasks, Progress
 from dpcn_modules.data.datasets.files import FileImages, without_classes
 from dpcn_modules.data.datasets.folds import COCO_CLASSES, FoldRule, check_rules, chosen_classes, coco_classes
 from dpcn_modules.data.source import ImageSource, Split
+from dpcn_modules.errors import InputFileError
 
 _TREE = """Expected tree:
   coco/
@@ -92,7 +93,7 @@ class Coco20i:
             "test": (self.test_annotations or usual.format(val), self.test_images or val),
         }
         if not self._root.is_dir():
-            raise FileNotFoundError(f"{self._root}: there is no such folder.\n{self._tree}")
+            raise InputFileError(f"{self._root}: there is no such folder.\n{self._tree}")
 
     def split(self, split: Split) -> ImageSource:
         """Return the annotated images of one split; masks that are not in the cache are drawn first.
@@ -110,7 +111,7 @@ class Coco20i:
         missing = [] if annotations.is_file() else [f"annotation file {annotations} (``{split}_annotations``)"]
         missing += [] if images.is_dir() else [f"folder of images {images} (``{split}_images``)"]
         if missing:
-            raise FileNotFoundError(f"{self._root}: there is no {' and no '.join(missing)}.\n{self._tree}")
+            raise InputFileError(f"{self._root}: there is no {' and no '.join(missing)}.\n{self._tree}")
         masks = CocoMasks(
             annotations,
             images,

@@ -8,6 +8,7 @@ from typing import Any
 
 from dpcn_modules._checks import some
 from dpcn_modules.data.datasets.folds import COCO_CLASSES
+from dpcn_modules.errors import InputError
 
 _LISTS = {
     "images": {"id", "file_name", "width", "height"},
@@ -36,21 +37,21 @@ def read_instances(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path}: is not a json file ({error}); it may be truncated: fetch it again.") from error
+        raise InputError(f"{path}: is not a json file ({error}); it may be truncated: fetch it again.") from error
     _check_kind(path, content)
     _check_values(path, content)
     categories = [each["name"] for each in sorted(content["categories"], key=lambda each: each["id"])]
     if tuple(categories) != COCO_CLASSES:
         odd = [name for name in categories if name not in COCO_CLASSES]
         got = f"{len(categories)} categories" + (f", not COCO's: {some(odd)}" if odd else "")
-        raise ValueError(
+        raise InputError(
             f"{path}: expected COCO's 80 categories (person, bicycle, ..., toothbrush) in the order of their ids, got "
             f"{got}; COCO-20i is defined on them: name COCO's own instances file."
         )
     _check_unique(path, content)
     annotations = content["annotations"]
     if not annotations:
-        raise ValueError(f"{path}: there are no annotations in it; name another file.")
+        raise InputError(f"{path}: there are no annotations in it; name another file.")
     ids, known = ({each["id"] for each in content[name]} for name in ("images", "categories"))
     for key, kind, allowed in (("image_id", "an image", ids), ("category_id", "a category", known)):
         odd = [f"annotation {each['id']} ({key} {each[key]})" for each in annotations if each[key] not in allowed]
@@ -63,7 +64,7 @@ def read_instances(path: Path) -> dict[str, Any]:
 def _refuse(path: Path, odd: Collection[str], among: Collection[object], fault: str, remedy: str) -> None:
     """Raise one ValueError that counts the entries with a fault and names the first few, if there are any."""
     if odd:
-        raise ValueError(f"{path}: {len(odd)} of its {len(among)} annotations {fault}: {some(odd)}; {remedy}.")
+        raise InputError(f"{path}: {len(odd)} of its {len(among)} annotations {fault}: {some(odd)}; {remedy}.")
 
 
 def _check_kind(path: Path, content: Any) -> None:
@@ -72,18 +73,18 @@ def _check_kind(path: Path, content: Any) -> None:
     expected = f"{path}: expected COCO's instances file (instances_train2014.json), with {lists}"
     advice = "name another file with ``train_annotations`` or ``test_annotations``."
     if not isinstance(content, dict) or not all(isinstance(content.get(key, []), list) for key in _LISTS):
-        raise ValueError(f"{expected}; got no such lists: {advice}")
+        raise InputError(f"{expected}; got no such lists: {advice}")
     entries = [*content.get("annotations", [])[:1], *content.get("categories", [])[:1]]
     for key, kind in _OTHER_KINDS.items():
         if any(isinstance(entry, dict) and key in entry for entry in entries):
-            raise ValueError(f"{expected}; got a file of {kind}: {advice}")
+            raise InputError(f"{expected}; got a file of {kind}: {advice}")
     for name, keys in _LISTS.items():
         if name not in content:
-            raise ValueError(f"{expected}; it has no {name}: {advice}")
+            raise InputError(f"{expected}; it has no {name}: {advice}")
         for number, entry in enumerate(content[name]):
             if not isinstance(entry, dict) or not keys <= entry.keys():
                 lacking = sorted(keys - entry.keys()) if isinstance(entry, dict) else "all"
-                raise ValueError(f"{expected}; entry {number} of its {name} lacks {lacking}: {advice}")
+                raise InputError(f"{expected}; entry {number} of its {name} lacks {lacking}: {advice}")
 
 
 def _check_values(path: Path, content: dict[str, Any]) -> None:
@@ -92,13 +93,13 @@ def _check_values(path: Path, content: dict[str, Any]) -> None:
         for entry in content[name]:
             odd = [f"{key} {entry[key]!r}" for key in keys if whole(entry[key]) is None]
             if odd:
-                raise ValueError(
+                raise InputError(
                     f"{path}: {word} {entry['id']!r}: expected whole numbers as its {' and '.join(keys)}, got "
                     f"{', '.join(odd)}; write them as numbers, without quotes."
                 )
     for entry in content["images"]:
         if not isinstance(entry["file_name"], str):
-            raise ValueError(f"{path}: image {entry['id']}: expected text as file_name, got {entry['file_name']!r}.")
+            raise InputError(f"{path}: image {entry['id']}: expected text as file_name, got {entry['file_name']!r}.")
     annotations = content["annotations"]
     odd = [
         f"annotation {each['id']} ({each['iscrowd']!r})" for each in annotations if each.get("iscrowd", 0) not in (0, 1)
@@ -120,10 +121,10 @@ def _check_unique(path: Path, content: dict[str, Any]) -> None:
             str(value) for value, times in Counter(each[key] for each in content["images"]).items() if times > 1
         ]
         if repeated:
-            raise ValueError(
+            raise InputError(
                 f"{path}: {len(repeated)} images are listed twice, so that a query could be its own support: "
                 f"{key} {some(repeated)}; remove one of the two."
             )
     categories = content["categories"]
     if len({each["id"] for each in categories}) < len(categories):
-        raise ValueError(f"{path}: several of its categories have the same id; number them, or fetch the file again.")
+        raise InputError(f"{path}: several of its categories have the same id; number them, or fetch the file again.")

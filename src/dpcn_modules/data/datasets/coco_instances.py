@@ -12,6 +12,7 @@ from dpcn_modules._checks import VOID, require, some
 from dpcn_modules.data.datasets.coco_file import read_instances
 from dpcn_modules.data.datasets.coco_outlines import encode
 from dpcn_modules.data.datasets.folds import COCO_CLASSES
+from dpcn_modules.errors import InputError
 
 Overlap = Literal["smaller_on_top", "annotation_order"]
 Crowd = Literal["void", "object"]
@@ -81,7 +82,7 @@ class Instances:
             try:
                 encoded = encode(annotation["segmentation"], size)
             except ValueError as error:
-                raise ValueError(f"{self._path}: annotation {annotation['id']}: {error}") from None
+                raise InputError(f"{self._path}: annotation {annotation['id']}: {error}") from None
             if annotation.get("iscrowd", 0) and self._crowd == "void":
                 crowds.append((VOID, encoded["counts"]))
             else:
@@ -112,5 +113,5 @@ def check_crowds(path: Path, crowds: Mapping[int, Sequence[int]]) -> None:
         f'parts so: if these are single objects, pass crowd="object".'
     )
     if marked == total:
-        raise ValueError(text)
+        raise InputError(text)
     warnings.warn(text, stacklevel=2)

@@ -22,6 +22,7 @@ from dpcn_modules.data.datasets.folds import COCO_CLASSES
 from dpcn_modules.data.decoding import image_size
 from dpcn_modules.data.io import load_mask
 from dpcn_modules.data.listing import without_leftovers
+from dpcn_modules.errors import InputError, InputFileError, WriteError
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
@@ -147,7 +148,7 @@ class CocoMasks:
         """Draw a mask of the cache that is damaged."""
         if self._instances is None:
             if file_digest(self._annotations) != self._digest:
-                raise ValueError(
+                raise InputError(
                     f"{self._annotations} has changed since its masks were drawn, and one of the masks is damaged "
                     f"({path}): restart, so that all of them are drawn again."
                 )
@@ -164,7 +165,7 @@ class CocoMasks:
         missing = [name for name in names if not (self._images / name).is_file()]
         if missing:
             found = some([path.name for path in without_leftovers(self._images.iterdir())]) or "nothing"
-            raise FileNotFoundError(
+            raise InputFileError(
                 f"{self._annotations} does not match the images in {self._images}: {len(missing)} of its {len(names)} "
                 f"images are missing: {some(missing)}. The folder holds {found}; take both of one year and one split."
             )
@@ -176,7 +177,7 @@ class CocoMasks:
             if (real_height, real_width) != (height, width):
                 odd.append(f"{name} is {real_width} x {real_height} (width x height), not {width} x {height}")
         if odd:
-            raise ValueError(
+            raise InputError(
                 f"{self._annotations} does not match the images in {self._images}: {len(odd)} of its "
                 f"{len(instances.ids)} images have another size: {some(odd)}. Use the original images: the polygons do "
                 f"not fit resized or rotated ones."
@@ -216,7 +217,7 @@ def _save(path: Path, content: bytes) -> None:
         with replacing(path) as part:
             part.write_bytes(content)
     except OSError as error:
-        raise OSError(
+        raise WriteError(
             error.errno,
             f"{path.parent}: the masks cannot be saved there ({error.strerror}); name a writable folder with "
             f"``cache=``, or pass cache=None to draw them anew each time",

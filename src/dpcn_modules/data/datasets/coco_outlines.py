@@ -3,6 +3,7 @@
 from typing import Any
 
 from dpcn_modules.data.datasets.coco_file import whole
+from dpcn_modules.errors import InputError
 
 _REACH = 10  # sides of the image; pycocotools' memory grows with the length of an outline
 
@@ -43,25 +44,25 @@ def _polygons(segmentation: object, size: tuple[int, int]) -> list[list[float]]:
     # pycocotools reads four numbers as a box; beside polygons, they are what remains of thin parts.
     polygons = [each for each in segmentation if len(each) >= 6]
     if not polygons:
-        raise ValueError(
+        raise InputError(
             f"expected at least one polygon of three or more points [[x, y, x, y, x, y, ...]], got "
             f"{str(segmentation)[:60]}; points in pairs [[x, y], ...] belong into one list, and a box is no outline."
         )
     (height, width), points = size, [value for each in polygons for value in each]
     # This comparison also refuses infinite numbers and NaN, which Python's JSON reader accepts.
     if not all(abs(value) <= _REACH * max(size) for value in points):
-        raise ValueError(
+        raise InputError(
             f"expected points in its image of {width} x {height} (width x height), got others far outside."
         )
     x, y = points[::2], points[1::2]
     left, right, top, bottom = min(x), max(x), min(y), max(y)
     if right < -1 or left > width + 1 or bottom < -1 or top > height + 1:
-        raise ValueError(
+        raise InputError(
             f"expected an outline in its image of {width} x {height} (width x height), got one wholly outside, at x "
             f"{left:g} to {right:g} and y {top:g} to {bottom:g}; take the image for which it was drawn."
         )
     if min(left, top) >= 0 and max(right, bottom) <= 1 and right > left and bottom > top:
-        raise ValueError(
+        raise InputError(
             f"expected coordinates in pixels, got 0 to 1 only, which covers one pixel: if they are parts of the sides, "
             f"multiply x by {width} and y by {height}."
         )

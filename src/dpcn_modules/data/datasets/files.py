@@ -16,6 +16,7 @@ from dpcn_modules._checks import VOID, some
 from dpcn_modules.data.decoding import image_size
 from dpcn_modules.data.io import check_same_size, load_image, load_mask, warn_of_orientation
 from dpcn_modules.data.object_masks import binary_mask
+from dpcn_modules.errors import InputError, InputFileError
 
 _THREADS = 2  # small masks spend most time under Python's lock: more threads are slower
 
@@ -54,7 +55,7 @@ def check_files_exist(files: Sequence[LabelledFile], source: str, tree: str) -> 
     missing = [path for path in paths if not path.is_file()]
     if missing:
         count = f"{len(missing)} of its {len(paths)} files"
-        raise FileNotFoundError(f"{source}: {count} are missing: {some(missing)}.\n{tree}")
+        raise InputFileError(f"{source}: {count} are missing: {some(missing)}.\n{tree}")
 
 
 def count_pixels(files: Sequence[LabelledFile], class_ids: Collection[int]) -> list[dict[int, int]]:
@@ -75,7 +76,7 @@ def _count(file: LabelledFile, class_ids: frozenset[int]) -> dict[int, int]:
     areas = {value: int(counts[value]) for value in counts.nonzero().flatten().tolist()}
     unknown = sorted(set(areas) - class_ids - {0, VOID})
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{file.mask}: expected the class ids {min(class_ids)} to {max(class_ids)}, 0 (background) and "
             f"255 (void), got {some(unknown)}; is it a mask of objects instead of classes, or of another data set?"
         )

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from dpcn_modules._checks import check_choice, check_integer
 from dpcn_modules.data.source import Split
+from dpcn_modules.errors import InputError
 
 FoldRule = Literal["interleaved", "contiguous"]
 
@@ -33,7 +34,7 @@ def check_fold(fold: int) -> None:
     """Raise ValueError unless a fold is 0, 1, 2 or 3."""
     if fold not in range(FOLDS):
         advice = "subtract 1 from the folds of papers that count from 1"
-        raise ValueError(f"``fold``: expected 0, 1, 2 or 3, got {fold!r}; {advice}.")
+        raise InputError(f"``fold``: expected 0, 1, 2 or 3, got {fold!r}; {advice}.")
 
 
 def held_out_ids(count: int, fold: int, folds: FoldRule = "contiguous") -> range:
@@ -104,5 +105,5 @@ def chosen_classes(
     if not chosen:
         names = ", ".join(classes) or "()"
         known = ", ".join(class_names.values())
-        raise ValueError(f"``classes``: none of {names} is a {split} class of fold {fold}; these are: {known}.")
+        raise InputError(f"``classes``: none of {names} is a {split} class of fold {fold}; these are: {known}.")
     return chosen

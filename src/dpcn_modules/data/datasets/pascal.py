@@ -11,6 +11,7 @@ from dpcn_modules.data.datasets.folds import PASCAL_CLASSES, check_rules, chosen
 from dpcn_modules.data.datasets.voc import VOC_LISTS, check_voc_folder
 from dpcn_modules.data.listing import read_lines, without_leftovers
 from dpcn_modules.data.source import ImageSource, Split
+from dpcn_modules.errors import InputError, InputFileError
 
 _TREE = """Expected tree:
   VOC2012/
@@ -70,7 +71,7 @@ class Pascal5i:
         names = ("SegmentationClassAug", "SegmentationClass") if self.mask_folder is None else (self.mask_folder,)
         found = [self._root / name for name in names if (self._root / name).is_dir()]
         if not found:
-            raise FileNotFoundError(f"{self._root}: there is no mask folder {' or '.join(names)}.\n{_TREE}")
+            raise InputFileError(f"{self._root}: there is no mask folder {' or '.join(names)}.\n{_TREE}")
         self._mask_folder = found[0]
 
     def split(self, split: Split) -> ImageSource:
@@ -106,7 +107,7 @@ class Pascal5i:
             if path.is_file():
                 return path
         known = ", ".join(path.stem for path in without_leftovers(folder.glob("*.txt"))) or "none"
-        raise FileNotFoundError(
+        raise InputFileError(
             f"``{split}_list``: there is no list {wanted!r}; lists in {folder}: {known}. Name one of them, or "
             f"give the path of a .txt file.\n{_TREE}"
         )
@@ -123,16 +124,16 @@ class Pascal5i:
                     # Published lists write the paths with and without a leading slash.
                     image, mask = self._root / name.lstrip("/"), self._root / mask_name.lstrip("/")
                 case _:
-                    raise ValueError(
+                    raise InputError(
                         f"{path}, line {number}: expected an id or 'image mask', got {line!r}; "
                         f"write paths without spaces, relative to {self._root}."
                     )
             if image in files:
-                raise ValueError(
+                raise InputError(
                     f"{path}, line {number}: {name} is listed twice, so that a query could be its own "
                     f"support; remove one of the lines."
                 )
             files[image] = LabelledFile(image.name, image, mask)
         if not files:
-            raise ValueError(f"{path}: the list is empty; expected one id or 'image mask' per line.")
+            raise InputError(f"{path}: the list is empty; expected one id or 'image mask' per line.")
         return list(files.values())

@@ -18,6 +18,7 @@ from dpcn_modules.data.datasets.sbd import SbdFolder, read_class_mask
 from dpcn_modules.data.datasets.voc import VOC_LISTS, VocFolder, read_ids, save_class_mask
 from dpcn_modules.data.io import load_mask
 from dpcn_modules.data.listing import without_leftovers
+from dpcn_modules.errors import InputError
 
 Progress = Callable[[Sequence[str]], Iterable[str]]
 State = Literal["written", "unchanged", "kept", "not made"]
@@ -123,7 +124,7 @@ def _relative(out: Path, root: Path) -> str | None:
     prefix = Path(os.path.relpath(out.resolve(), root.resolve())).as_posix()
     if re.search(r"\s", prefix):
         expected = "a folder without spaces in its path"
-        raise ValueError(f"``out``: expected {expected}, got {prefix!r}; the lists cannot hold spaces.")
+        raise InputError(f"``out``: expected {expected}, got {prefix!r}; the lists cannot hold spaces.")
     return prefix
 
 

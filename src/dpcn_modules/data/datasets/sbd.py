@@ -11,6 +11,7 @@ from torch import Tensor
 from dpcn_modules._checks import require, some
 from dpcn_modules.data.datasets.voc import read_ids
 from dpcn_modules.data.listing import without_leftovers
+from dpcn_modules.errors import InputError, InputFileError
 
 _HIGHEST_ID = 20
 _AGAIN = "extract benchmark.tgz again"
@@ -46,12 +47,12 @@ class SbdFolder:
         masks, train, val = (self.root / name for name in ("cls", "train.txt", "val.txt"))
         noval = self.root / "train_noval.txt"
         if not masks.is_dir():
-            raise FileNotFoundError(f"{folder}: there is no SBD folder (no cls in it).\n{_SBD_TREE}")
+            raise InputFileError(f"{folder}: there is no SBD folder (no cls in it).\n{_SBD_TREE}")
         if not without_leftovers(masks.glob("*.mat")):
-            raise FileNotFoundError(f"{masks}: there are no .mat files in it; {_AGAIN}.\n{_SBD_TREE}")
+            raise InputFileError(f"{masks}: there are no .mat files in it; {_AGAIN}.\n{_SBD_TREE}")
         for path in (train, val):
             if not path.is_file():
-                raise FileNotFoundError(f"{path}: there is no such list; {_AGAIN}.\n{_SBD_TREE}")
+                raise InputFileError(f"{path}: there is no such list; {_AGAIN}.\n{_SBD_TREE}")
         self.train, self.val = read_ids(train), read_ids(val)
         self.train_noval = set(read_ids(noval)) if noval.is_file() else None
 
@@ -81,21 +82,21 @@ def read_class_mask(path: Path) -> Tensor:
         try:
             content = loadmat(file)
         except broken as error:
-            raise ValueError(f"{path}: cannot be read ({error}); it is damaged or not SBD's: {_AGAIN}.") from error
+            raise InputError(f"{path}: cannot be read ({error}); it is damaged or not SBD's: {_AGAIN}.") from error
     target = content.get("GTcls")
     if target is None or target.size == 0 or "Segmentation" not in (target.dtype.names or ()):
         held = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
-        raise ValueError(
+        raise InputError(
             f"{path}: expected GTcls with the field Segmentation, got {held}; SBD's class masks are in dataset/cls "
             f"(those in dataset/inst are of objects, GTinst)."
         )
     mask = np.asarray(target["Segmentation"].flat[0])
     if mask.ndim != 2 or mask.dtype.kind not in "ui" or mask.size == 0:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected GTcls.Segmentation as a matrix of class ids, got {mask.dtype} of shape {mask.shape}; "
             f"{_AGAIN}."
         )
     if mask.min() < 0 or mask.max() > _HIGHEST_ID:
         odd = np.unique(mask[(mask < 0) | (mask > _HIGHEST_ID)]).tolist()
-        raise ValueError(f"{path}: expected class ids from 0 to {_HIGHEST_ID}, got {some(odd)}; is it SBD's own file?")
+        raise InputError(f"{path}: expected class ids from 0 to {_HIGHEST_ID}, got {some(odd)}; is it SBD's own file?")
     return torch.from_numpy(np.ascontiguousarray(mask, dtype=np.uint8))

@@ -14,6 +14,7 @@ from dpcn_modules.data.datasets.folds import check_fold, held_out_ids, split_cla
 from dpcn_modules.data.datasets.shape_outlines import SHAPE_NAMES, place_objects, shape_outlines
 from dpcn_modules.data.datasets.shape_textures import Rng, draw_background, random_colour, texture
 from dpcn_modules.data.source import ImageSource, Split
+from dpcn_modules.errors import InputError
 
 __all__ = ["SHAPE_NAMES", "ShapeImages", "Shapes"]
 
@@ -89,9 +90,9 @@ class Shapes:
         (least, most), (small, large) = self.distractors, self.object_size
         if not 0 <= least <= most <= MAX_DISTRACTORS:
             accepted = f"the least and the most, 0 to {MAX_DISTRACTORS}"
-            raise ValueError(f"``distractors``: expected {accepted}, got ({least}, {most}).")
+            raise InputError(f"``distractors``: expected {accepted}, got ({least}, {most}).")
         if not 0.2 <= small <= large <= 1:
-            raise ValueError(f"``object_size``: expected the least and the greatest, 0.2 to 1, got ({small}, {large}).")
+            raise InputError(f"``object_size``: expected the least and the greatest, 0.2 to 1, got ({small}, {large}).")
         check_number("rotation", self.rotation, lowest=0, highest=180)
         check_number("clutter", self.clutter, lowest=0, highest=1)
         check_number("texture", self.texture, lowest=0, highest=1)
@@ -122,7 +123,7 @@ class ShapeImages:
     def images_of(self, class_id: int) -> Sequence[int]:
         """Ids of the images that have a class as their target (not as a distractor), in a fixed order."""
         if class_id not in self.class_names:
-            raise ValueError(f"``class_id``: expected one of {self._targets} ({self.name}), got {class_id!r}.")
+            raise InputError(f"``class_id``: expected one of {self._targets} ({self.name}), got {class_id!r}.")
         first = self._targets.index(class_id) * self._shapes.images_per_class
         return range(first, first + self._shapes.images_per_class)
 
@@ -147,7 +148,7 @@ class ShapeImages:
 
     def _target(self, image_id: int) -> int:
         if image_id not in self.images:
-            raise ValueError(f"``image_id``: expected 0 to {len(self.images) - 1} ({self.name}), got {image_id!r}.")
+            raise InputError(f"``image_id``: expected 0 to {len(self.images) - 1} ({self.name}), got {image_id!r}.")
         return self._targets[image_id // self._shapes.images_per_class]
 
     def _compose(self, image_id: int) -> tuple[list[int], Rng]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dpcn_modules.data.listing import read_lines
 from dpcn_modules.data.palettes import VOC_COLOURS
+from dpcn_modules.errors import InputError, InputFileError
 
 VOC_LISTS = Path("ImageSets", "Segmentation")
 _OTHER_YEARS = {(209, 213): 2007, (511, 512): 2008, (749, 750): 2009, (964, 964): 2010, (1112, 1111): 2011}
@@ -23,7 +24,7 @@ def check_voc_folder(root: Path, tree: str) -> None:
     if not (root / "JPEGImages").is_dir():
         below = [path for path in (root / "VOC2012", root / "VOCdevkit" / "VOC2012") if path.is_dir()]
         hint = f" Did you mean {below[0]}?" if below else ""
-        raise FileNotFoundError(f"{root}: there is no VOC folder (no JPEGImages in it).{hint}\n{tree}")
+        raise InputFileError(f"{root}: there is no VOC folder (no JPEGImages in it).{hint}\n{tree}")
 
 
 class VocFolder:
@@ -39,13 +40,13 @@ class VocFolder:
         needed = [root / VOC_LISTS / "train.txt", root / VOC_LISTS / "val.txt", root / "SegmentationClass"]
         absent = [str(path) for path in needed if not path.exists()]
         if absent:
-            raise FileNotFoundError(f"{', '.join(absent)}: not there; extract VOC's archive again.\n{_VOC_TREE}")
+            raise InputFileError(f"{', '.join(absent)}: not there; extract VOC's archive again.\n{_VOC_TREE}")
         self.root = root
         self.train, self.val = (frozenset(read_ids(path)) for path in needed[:2])
         sizes = len(self.train), len(self.val)
         year = 2007 if all(re.fullmatch(r"\d{6}", name) for name in self.train) else _OTHER_YEARS.get(sizes)
         if year is not None:
-            raise ValueError(
+            raise InputError(
                 f"{root}: expected VOC 2012 (1464 ids in train.txt, 1449 in val.txt), got VOC {year} "
                 f"({sizes[0]} and {sizes[1]}); give the folder VOCdevkit/VOC2012."
             )
@@ -66,10 +67,10 @@ def read_ids(path: Path) -> list[str]:
         words = line.split()
         if len(words) > 1:
             advice = "use the list as it was published"
-            raise ValueError(f"{path}, line {number}: expected one image id, got {line!r}; {advice}.")
+            raise InputError(f"{path}, line {number}: expected one image id, got {line!r}; {advice}.")
         ids += words
     if not ids:
-        raise ValueError(f"{path}: the list is empty; extract the archive again.")
+        raise InputError(f"{path}: the list is empty; extract the archive again.")
     return ids
 
 

@@ -14,6 +14,7 @@ from dpcn_modules.data.boxes import Annotation, annotate
 from dpcn_modules.data.episodes.sampling import EpisodeSpec, Sampling, check_enough, check_images, sample_episode
 from dpcn_modules.data.object_masks import target_mask
 from dpcn_modules.data.source import ImageSource
+from dpcn_modules.errors import InputError
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -103,7 +104,7 @@ class EpisodeDataset(Dataset[Episode]):
         check_images(self.source)
         check_enough(self.source, sorted(self.source.class_names), self.shot)
         if self.specs is not None and len(self.specs) < self.episodes:
-            raise ValueError(f"``specs``: expected one for each of {self.episodes} episodes, got {len(self.specs)}.")
+            raise InputError(f"``specs``: expected one for each of {self.episodes} episodes, got {len(self.specs)}.")
 
     def __len__(self) -> int:
         return self.episodes

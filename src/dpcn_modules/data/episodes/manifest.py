@@ -12,6 +12,7 @@ from dpcn_modules.data.episodes.dataset import EpisodeDataset
 from dpcn_modules.data.episodes.sampling import EpisodeSpec
 from dpcn_modules.data.listing import read_lines
 from dpcn_modules.data.source import ImageSource
+from dpcn_modules.errors import InputError, InputFileError
 
 _FORMAT = "dpcn_modules episodes, version 1"
 
@@ -58,7 +59,7 @@ def read_manifest(path: str | Path, source: ImageSource, *, shot: int) -> list[E
     head, rows = _parse(Path(path))
     classes = {int(class_id): name for class_id, name in head["classes"].items()}
     if head["shot"] != shot:
-        raise ValueError(f"{path}: expected episodes of ``shot`` {shot}, got {head['shot']}-shot ones; set shot to it.")
+        raise InputError(f"{path}: expected episodes of ``shot`` {shot}, got {head['shot']}-shot ones; set shot to it.")
     images = {image_id: source.image_name(image_id) for image_id in source.images}
     by_name = {name: image_id for image_id, name in images.items()}
     faults = [f"two images named {name} here" for name, count in Counter(images.values()).items() if count > 1]
@@ -76,7 +77,7 @@ def read_manifest(path: str | Path, source: ImageSource, *, shot: int) -> list[E
         if found:
             specs.append(EpisodeSpec(row["class"], found[0], tuple(found[1:])))
     if faults:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected episodes of {source.name}, got those of {head['data']}; not here: {some(faults, 3)}. "
             f"Give the data that the manifest was written for."
         )
@@ -85,15 +86,15 @@ def read_manifest(path: str | Path, source: ImageSource, *, shot: int) -> list[E
 
 def _parse(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
     if not path.is_file():
-        raise FileNotFoundError(f"``episodes``: no file {path}; `dpcn episodes` writes one.")
+        raise InputFileError(f"``episodes``: no file {path}; `dpcn episodes` writes one.")
     try:
         head, *rows = [json.loads(line) for line in read_lines(path) if line.strip()]
         if head["format"] != _FORMAT or len(rows) != head["episodes"]:
-            raise ValueError(f"{len(rows)} episodes of {head['episodes']}, format {head['format']!r}")
+            raise InputError(f"{len(rows)} episodes of {head['episodes']}, format {head['format']!r}")
         if any({"class", "query", "supports"} - row.keys() or len(row["supports"]) != head["shot"] for row in rows):
-            raise ValueError("an episode without class, query or all its supports")
+            raise InputError("an episode without class, query or all its supports")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a complete file that `dpcn episodes` wrote ({_FORMAT}), got another or a part of one "
             f"({error}); write it again."
         ) from error

@@ -7,6 +7,7 @@ import numpy as np
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.data.source import ImageSource
+from dpcn_modules.errors import InputError
 
 Sampling = Literal["class", "image"]
 
@@ -62,7 +63,7 @@ def _pick(rng: np.random.Generator, choices: Sequence[int]) -> int:
 def check_images(source: ImageSource) -> None:
     """Raise ValueError if a source has no images."""
     if len(source.images) == 0:
-        raise ValueError(
+        raise InputError(
             f"{source.name}: no image has one of its classes ({', '.join(source.class_names.values())}) "
             f"at sufficient size; choose another list or fold, or lower ``min_area``."
         )
@@ -74,7 +75,7 @@ def check_enough(source: ImageSource, class_ids: Sequence[int], shot: int) -> No
     few = [class_id for class_id, count in counts.items() if count < shot + 1]
     if few:
         listed = ", ".join(f"{source.class_names[each]} ({counts[each]})" for each in few)
-        raise ValueError(
+        raise InputError(
             f"{source.name}: a {shot}-shot episode needs {shot + 1} images of its class, and these classes "
             f"have fewer: {listed}. Add images, lower ``shot`` or ``min_area``, or leave these classes out: "
             f"the argument ``classes`` of the data set lists the classes to keep."

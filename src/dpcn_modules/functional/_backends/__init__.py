@@ -10,6 +10,7 @@ from types import ModuleType
 from torch import Tensor
 
 from dpcn_modules._checks import check_choice
+from dpcn_modules.errors import InputError
 from dpcn_modules.functional._backends import grouped, grouped_cpu, reference, triton
 
 BACKENDS = {"grouped_cpu": grouped_cpu, "grouped": grouped, "reference": reference, "triton": triton}
@@ -31,4 +32,4 @@ def choose(name: str, x: Tensor, kernels_list: Sequence[Tensor]) -> ModuleType:
         reasons[candidate] = BACKENDS[candidate].why_not(x, kernels_list)
         if reasons[candidate] is None:
             return BACKENDS[candidate]
-    raise ValueError(f"``backend``: {name!r} cannot run here: {reasons}; backend='auto' picks one that can.")
+    raise InputError(f"``backend``: {name!r} cannot run here: {reasons}; backend='auto' picks one that can.")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from dpcn_modules.errors import InputError
 from dpcn_modules.models.backbones.base import Backbone, Pretraining
 
 # Convolutions that keep the size, but for their stride.
@@ -36,7 +37,7 @@ class SmallBackbone(Backbone):
     def __init__(self, widths: Sequence[int] = (32, 64, 64, 64), **pretraining: Unpack[Pretraining]) -> None:
         super().__init__()
         if len(widths) != 4 or any(width < 1 or width % 8 for width in widths):
-            raise ValueError(
+            raise InputError(
                 f"``widths``: expected four positive multiples of 8, one for each of layer1 to layer4, got "
                 f"{tuple(widths)}; try (32, 64, 64, 64)."
             )
