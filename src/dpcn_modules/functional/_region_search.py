@@ -30,7 +30,9 @@ class Grid(NamedTuple):
 def search(s: Tensor, q: Tensor, occupied: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """The greatest sum of each query position and window, and where: ``(N, A, Q)`` each."""
     # A look at the mask would make a GPU wait, and an exported graph cannot look.
-    exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    exported = torch.compiler.is_exporting() or (
+        torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    )
     if s.device.type != "cpu" or exported:
         return _match(s, q, grid)
     if not has_values(s):
