@@ -131,10 +131,10 @@ def scored(metric):
         return metric.compute()
 
 
-def score_share(rank, port, episodes, shares, results):
+def score_share(rank, meeting, episodes, shares, results):
     """Score this rank's share of the episodes, in a process of its own."""
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=len(shares))
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=len(shares))
     metric = EpisodeIoU()
     for index in shares[rank]:
         metric.update(*(part[index : index + 1] for part in episodes))
@@ -145,16 +145,18 @@ def score_share(rank, port, episodes, shares, results):
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("shares", [[[0, 3, 6], [1, 2, 4, 5, 7, 8, 9, 10, 11]], [range(12), []]])
-def test_processes_with_other_classes_and_shares_score_as_one(episodes, shares):
+@pytest.mark.parametrize("shares", [[[0, 3, 6], [1, 2, 4, 5, 7, 8, 9, 10, 11]], [list(range(12)), []]])
+def test_processes_with_other_classes_and_shares_score_as_one(episodes, shares, tmp_path):
     """The classes of the ranks differ, and one rank may have no episode at all."""
     whole = EpisodeIoU()
     whole.update(*episodes)
     expected = whole.compute()
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    port = distributed.TCPStore("127.0.0.1", 0, is_master=True).port
-    ranks = [context.Process(target=score_share, args=(r, port, episodes, shares, results)) for r in range(len(shares))]
+    ranks = [
+        context.Process(target=score_share, args=(r, tmp_path / "meeting", episodes, shares, results))
+        for r in range(len(shares))
+    ]
     for process in ranks:
         process.start()
     found = [results.get(timeout=60) for _ in ranks]

@@ -89,8 +89,8 @@ def _match(s: Tensor, q: Tensor, grid: Grid, occupied: Tensor | None = None) -> 
             last = min(first + step, end)
             for a, window in enumerate(grid.windows):
                 total = _diagonal_sum(cosine, window, width, first - low, last - first)
-                # A window may not be centred on the border between rows.
-                total.view(N, (last - first) // width, width, Q)[:, :, grid.support_width :] = -torch.inf
+                if grid.support_width < width:  # a window may not be centred on the border between rows
+                    total.view(N, (last - first) // width, width, Q)[:, :, grid.support_width :] = -torch.inf
                 value, index = total.max(1)
                 better = value > best[:, a]
                 best[:, a] = torch.where(better, value, best[:, a])
