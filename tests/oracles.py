@@ -11,7 +11,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """``(Hi, Wi)`` to ``(H, W)``: bilinear with aligned corners, at least 0.5; else the largest area shares."""
     H, W = size
     (Hi, Wi) = mask.shape
-    bilinear, share = torch.zeros(H, W), torch.zeros(H, W)
+    bilinear, share = torch.zeros(2, H, W, dtype=torch.float64)
     for i in range(H):
         for j in range(W):
             y = i * (Hi - 1) / (H - 1) if H > 1 else 0.0
@@ -26,7 +26,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
             share[i, j] = inside / (len(rows) * len(columns))
     if (bilinear > 0.5 - 1e-6).any():
         return (bilinear > 0.5 - 1e-6).float()
-    return ((share == share.max()) & (share > 0)).float()
+    return ((share > share.max() - 1e-6) & (share > 0)).float()
 
 
 def masked_average_pool(feat: Tensor, mask: Tensor) -> Tensor:
@@ -101,13 +101,16 @@ def region_activation(
     for b in range(B):
         shots = []
         for k in range(K):
+            if not (mask[b, k] == 1).any():
+                continue
             maps = []
             masked = support_feat[b, k] * (mask[b, k] == 1).to(support_feat.dtype)
             for window in windows:
                 raw = activation_map(query_feat[b], masked, window)
                 maps.append((raw - raw.min()) / (raw.max() - raw.min() + eps))
             shots.append(torch.stack(maps))
-        samples.append(torch.stack(shots).mean(0))
+        nothing = query_feat[b].new_zeros(len(windows), *query_feat.shape[-2:])
+        samples.append(torch.stack(shots).mean(0) if shots else nothing)
     return torch.stack(samples)
 
 

@@ -1,5 +1,7 @@
 """The helpers that check arguments and word the errors."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -103,3 +105,29 @@ def test_with_shot_axis_adds_it_only_where_it_is_left_out() -> None:
     with_axis = with_shot_axis(feat, mask)
     assert [tuple(x.shape) for x in with_axis] == [(2, 1, 3, 4, 5), (2, 1, 8, 9)]
     assert [tuple(x.shape) for x in with_shot_axis(*with_axis)] == [(2, 1, 3, 4, 5), (2, 1, 8, 9)]
+
+
+def test_check_shapes_rejects_a_support_set_without_shots() -> None:
+    with pytest.raises(ValueError, match=r"``feat``: expected one shot or more \(B K C\), got K=0\."):
+        check_shapes(feat=(torch.zeros(2, 0, 3), "B K C"))
+
+
+def test_int8_cannot_hold_255_and_its_minus_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"got \[-1\]"):
+        check_mask_values("mask", torch.tensor([0, 1, -1], dtype=torch.int8))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
+@pytest.mark.parametrize("values", [[0, 255], [255, 255]])
+def test_a_batch_with_255_and_no_1_warns_by_name(values: list[int], dtype: torch.dtype) -> None:
+    mask = torch.tensor([values, values]).to(dtype)
+    with pytest.warns(UserWarning, match=r"``mask``: holds 255 \(void\) and no 1 .* If 255 is the object, .*== 255"):
+        check_values(masks={"mask": mask}, features={"x": torch.zeros(2)})
+
+
+@pytest.mark.parametrize("values", [[[255, 255], [0, 1]], [[0, 0], [0, 0]], [[1, 1], [1, 1]]])
+def test_a_void_crop_beside_a_1_and_an_empty_mask_do_not_warn(values: list[list[int]]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_values(masks={"mask": torch.tensor(values)})
+        check_mask_values("mask", torch.tensor([0, 255]))  # of a single image, where void alone is nothing unusual

@@ -348,3 +348,17 @@ def test_a_list_of_images_of_unequal_size_gives_a_list_of_masks(segmenter: FewSh
     masks = segmenter.segment(images, threshold=0.4)
     assert all(torch.equal(found, (each > 0.4).to(torch.uint8)) for found, each in zip(masks, together, strict=True))
     assert segmenter.segment([]) == []
+
+
+@pytest.mark.parametrize("name", ["dpcn_small", "pfenet_small_dcm", "canet_small_dcm", "panet_small"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_networks_of_other_precision_segment(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    segmenters = [FewShotSegmenter(build_model(name), size=SIZE)]
+    segmenters.append(FewShotSegmenter(build_model(name).to(dtype), size=SIZE))
+    segmenters[1].model.load_state_dict(segmenters[0].model.state_dict())
+    for each in segmenters:
+        each.set_support([image(seed=i) for i in range(2)], [mask()] * 2)
+    expected, probability = (each.probability(image()) for each in segmenters)
+    assert probability.dtype == torch.float32
+    torch.testing.assert_close(probability, expected, rtol=0, atol=tolerance)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from numbers import Real
@@ -22,7 +23,8 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
     """Bind the letters of several shapes, such as ``"B C H W"``, to one another, and return them.
 
     A letter means one length in all tensors; a number means itself. TypeError for an argument that is not a tensor, and
-    ValueError for another number of axes or a letter with two lengths, which names both tensors.
+    ValueError for another number of axes or a letter with two lengths, which names both tensors, and where K, the
+    number of shots, is 0.
 
     Example:
         >>> import torch
@@ -45,27 +47,34 @@ def check_shapes(**arguments: tuple[Tensor, str]) -> dict[str, int]:
                 bound = f"; {binding} comes from ``{owner}`` {tuple(arguments[owner][0].shape)}"
                 wanted, source = axis if axis.isdigit() else binding, "" if owner == name else bound
                 raise InputError(f"``{name}``: expected {wanted} ({letters}), got shape {tuple(tensor.shape)}{source}.")
+        if "K" in axes and lengths["K"] == 0:
+            raise InputError(f"``{name}``: expected one shot or more ({letters}), got K=0.")
     return lengths
 
 
 def check_values(*, masks: Mapping[str, Tensor] | None = None, features: Mapping[str, Tensor] | None = None) -> None:
     """Raise ValueError, by argument name, where a mask holds other values than 0, 1 and 255 or a feature is not finite.
 
-    All of them together wait for the device once. What `has_values` denies is not checked.
+    All of them together wait for the device once. What `has_values` denies is not checked. A mask that holds 255 and no
+    1 anywhere in the batch gets a warning: it acts like an empty one, and is more often an object in white than void.
     """
     masks = {name: mask for name, mask in (masks or {}).items() if mask.dtype != torch.bool and has_values(mask)}
     features = {name: feat for name, feat in (features or {}).items() if has_values(feat)}
-    valid = {name: (mask == 0) | (mask == 1) | (mask == VOID) for name, mask in masks.items()}
+    found = {name: (mask == 0, mask == 1, _is_void(mask)) for name, mask in masks.items()}
+    fine = [(zero | one | void).all() for zero, one, void in found.values()]
+    fine += [one.any() | ~void.any() for _, one, void in found.values()]
     # A sum is finite unless an element is not, or unless it overflows: one pass, and no tensor of booleans.
-    fine = [each.all() for each in valid.values()] + [torch.isfinite(feat.detach().sum()) for feat in features.values()]
+    fine += [torch.isfinite(feat.detach().sum()) for feat in features.values()]
     if not fine or bool(torch.stack([each.to(fine[0].device) for each in fine]).all()):
         return
     for name, mask in masks.items():
-        odd = torch.unique(mask[~valid[name]])[:5].tolist()
-        if odd:
-            raise InputError(
-                f"``{name}``: expected only the values 0 (background), 1 (foreground) and 255 (void), got {odd}; "
-                f"compare with the class id first: (mask == class_id)."
+        check_mask_values(name, mask)
+        _, one, void = found[name]
+        if bool(void.any()) and not bool(one.any()):
+            warnings.warn(
+                f"``{name}``: holds 255 (void) and no 1 (foreground), and so acts like an empty mask. If 255 is the "
+                f"object, give (mask == 255).",
+                stacklevel=2,
             )
     for name, feat in features.items():
         if not bool(torch.isfinite(feat).all()):
@@ -77,7 +86,19 @@ def check_values(*, masks: Mapping[str, Tensor] | None = None, features: Mapping
 
 def check_mask_values(name: str, mask: Tensor) -> None:
     """Raise ValueError unless every value of a mask is 0 (background), 1 (foreground) or 255 (void)."""
-    check_values(masks={name: mask})
+    if mask.dtype == torch.bool or not has_values(mask):
+        return
+    valid = (mask == 0) | (mask == 1) | _is_void(mask)
+    if not bool(valid.all()):
+        raise InputError(
+            f"``{name}``: expected only the values 0 (background), 1 (foreground) and 255 (void), got "
+            f"{torch.unique(mask[~valid])[:5].tolist()}; compare with the class id first: (mask == class_id)."
+        )
+
+
+def _is_void(mask: Tensor) -> Tensor:
+    # int8 has no 255, and the comparison would find its -1.
+    return torch.zeros_like(mask, dtype=torch.bool) if mask.dtype == torch.int8 else mask == VOID
 
 
 def has_values(tensor: Tensor) -> bool:

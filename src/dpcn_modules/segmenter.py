@@ -32,7 +32,8 @@ class FewShotSegmenter:
 
     Args:
         model: the network, with the encode / decode API; one that ``torch.compile`` returned runs compiled. It is put
-            into evaluation mode and onto the device, and must not be trained while it is used here (give a copy).
+            into evaluation mode and onto the device, and must not be trained while it is used here (give a copy). Its
+            weights may be float32, float64, bfloat16 or float16.
         size: side of the square that the network sees; best the one it was trained at.
         batch_size: images that are segmented at a time.
         device: where it runs; None: where the network is.

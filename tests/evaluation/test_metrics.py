@@ -1,8 +1,11 @@
 """mIoU and FB-IoU against a plain numpy form."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
 from dpcn_modules.evaluation import EpisodeIoU
 
@@ -73,7 +76,8 @@ def test_a_class_without_pixels_is_left_out(episodes):
 
 def test_all_void_is_not_a_number():
     metric = EpisodeIoU()
-    metric.update(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 255), torch.tensor([1]))
+    with pytest.warns(UserWarning, match="``target``: holds 255"):
+        metric.update(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 255), torch.tensor([1]))
     assert torch.isnan(metric.compute().miou)
 
 
@@ -83,10 +87,81 @@ def test_update_rejects_class_ids_as_truth(episodes):
         EpisodeIoU().update(predicted, target + 3, class_ids)
 
 
-def test_class_ids_beyond_a_byte_count_and_others_are_refused():
-    metric, mask = EpisodeIoU(), torch.ones(1, 2, 2, dtype=torch.long)
-    metric.update(mask, mask, torch.tensor([1000]))
-    assert metric.compute().class_iou.keys() == {1000}
-    for class_id in (-1, 1024):
-        with pytest.raises(ValueError, match=f"``class_ids``: expected 0 to 1023, got .{class_id}"):
-            metric.update(mask, mask, torch.tensor([class_id]))
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16])
+def test_any_class_id_counts(dtype):
+    metric, mask = EpisodeIoU(), torch.ones(3, 2, 2, dtype=torch.long)
+    highest = torch.iinfo(dtype).max
+    metric.update(mask, mask, torch.tensor([1500, highest, -1], dtype=dtype))
+    assert metric.compute().class_iou == {-1: 1, 1500: 1, highest: 1}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bool])
+def test_class_ids_that_are_no_whole_numbers_are_refused(episodes, dtype):
+    predicted, target, class_ids = episodes
+    with pytest.raises(TypeError, match=rf"``class_ids``: expected whole numbers, got {dtype}; convert"):
+        EpisodeIoU().update(predicted, target, class_ids.to(dtype))
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p * 255, lambda p: p * 0.96 + 0.02, lambda p: p * 3, lambda p: p / 0])
+def test_predictions_that_are_no_masks_are_refused(episodes, spoil):
+    predicted, target, class_ids = episodes
+    metric = EpisodeIoU()
+    with pytest.raises(ValueError, match=r"``predicted``: expected only the values 0 .* and 1 .*; cut a probability"):
+        metric.update(spoil(predicted), target, class_ids)
+    assert not any(len(each) for each in metric.counts)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.float32, torch.bfloat16])
+def test_predictions_of_every_dtype_count(episodes, dtype):
+    predicted, target, class_ids = episodes
+    metric = EpisodeIoU()
+    metric.update(predicted.to(dtype), target, class_ids)
+    np.testing.assert_allclose(metric.compute()[:2], plain(*episodes), rtol=1e-6)
+
+
+def test_black_and_white_ground_truth_warns(episodes):
+    predicted, target, class_ids = episodes
+    with pytest.warns(UserWarning, match="``target``: holds 255 .void. and no 1"):
+        EpisodeIoU().update(predicted, (target == 1) * 255, class_ids)
+
+
+def scored(metric):
+    """The score, without the warning that there was no episode."""
+    with pytest.warns(UserWarning, match="before the ``update``"):
+        return metric.compute()
+
+
+def score_share(rank, meeting, episodes, shares, results):
+    """Score this rank's share of the episodes, in a process of its own."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=len(shares))
+    metric = EpisodeIoU()
+    for index in shares[rank]:
+        metric.update(*(part[index : index + 1] for part in episodes))
+    score = metric.compute() if shares[rank] else scored(metric)
+    results.put((score.miou.item(), score.fb_iou.item(), {key: iou.item() for key, iou in score.class_iou.items()}))
+    results.close()
+    results.join_thread()
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("shares", [[[0, 3, 6], [1, 2, 4, 5, 7, 8, 9, 10, 11]], [list(range(12)), []]])
+def test_processes_with_other_classes_and_shares_score_as_one(episodes, shares, tmp_path):
+    """The classes of the ranks differ, and one rank may have no episode at all."""
+    whole = EpisodeIoU()
+    whole.update(*episodes)
+    expected = whole.compute()
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    ranks = [
+        context.Process(target=score_share, args=(r, tmp_path / "meeting", episodes, shares, results))
+        for r in range(len(shares))
+    ]
+    for process in ranks:
+        process.start()
+    found = [results.get(timeout=60) for _ in ranks]
+    for process in ranks:
+        process.join(60)
+    for miou, fb_iou, class_iou in found:
+        assert (miou, fb_iou) == (expected.miou.item(), expected.fb_iou.item())
+        assert class_iou == {key: iou.item() for key, iou in expected.class_iou.items()}

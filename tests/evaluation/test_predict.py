@@ -81,3 +81,12 @@ def test_best_prior_threshold_finds_a_perfect_prior_and_doubts_a_random_one():
     assert perfect > 0.99
     assert 0 < random < 0.5
     assert 0 < threshold < 1
+
+
+def test_the_prior_masks_thresholds_are_made_where_the_features_are():
+    """Whatever is made without a device would be a meta tensor here, and could not meet the features."""
+    dataset = EpisodeDataset(Shapes(0).split("test"), shot=1, episodes=2, seed=0, transform=TestTransform(64))
+    batch, model = collate_episodes([dataset[i] for i in range(2)]), build_model("dpcn_small").eval()
+    expected = best_prior_threshold(model, [batch])
+    with torch.device("meta"):
+        assert best_prior_threshold(model, [batch]) == expected

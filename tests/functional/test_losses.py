@@ -32,6 +32,7 @@ def test_mask_loss_is_the_pixel_mean_of_binary_cross_entropy(mask):
     torch.testing.assert_close(mask_loss(logits, mask), written_out(logits, mask), rtol=0, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.*holds 255")
 def test_mask_loss_of_void_alone_is_zero():
     logits = torch.randn(1, 2, 3, 3, requires_grad=True)
     loss = mask_loss(logits, torch.full((1, 3, 3), 255))
@@ -70,3 +71,40 @@ def test_episode_loss_without_the_other_branches_is_the_query_loss(mask):
     losses = episode_loss(Prediction(torch.zeros(2, 2, 4, 5)), mask, mask.unsqueeze(1))
     assert set(losses) == {"loss", "query"}
     torch.testing.assert_close(losses["loss"], torch.tensor(2.0).log())
+
+
+MASK_DTYPES = [torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", MASK_DTYPES)
+def test_losses_take_masks_of_every_dtype(mask, dtype):
+    logits = torch.randn(2, 2, 4, 5)
+    assert torch.equal(mask_loss(logits, mask.to(dtype)), mask_loss(logits, mask))
+    prediction = Prediction(logits, auxiliary_logits=(logits,), support_logits=logits.unsqueeze(1))
+    masks = mask.to(dtype)
+    for support_masks in (masks, masks.unsqueeze(1), masks[:, None, None]):
+        found = episode_loss(prediction, masks, support_masks)
+        assert torch.equal(found["loss"], episode_loss(prediction, mask, mask.unsqueeze(1))["loss"])
+
+
+def test_losses_take_boolean_masks(mask):
+    logits = torch.randn(2, 2, 4, 5)
+    assert torch.equal(mask_loss(logits, mask == 1), mask_loss(logits, (mask == 1).long()))
+
+
+@pytest.mark.parametrize("value", [2, -1, 128, 0.5])
+def test_losses_refuse_other_values_by_name(mask, value):
+    logits, wrong = torch.randn(2, 2, 4, 5), mask.double()
+    wrong[0, 1, 1] = value
+    prediction = Prediction(logits, support_logits=logits.unsqueeze(1))
+    with pytest.raises(ValueError, match=rf"``mask``: expected only the values 0 .* got \[{value}"):
+        mask_loss(logits, wrong)
+    with pytest.raises(ValueError, match="``query_mask``: expected only"):
+        episode_loss(prediction, wrong, mask.unsqueeze(1))
+    with pytest.raises(ValueError, match="``support_masks``: expected only"):
+        episode_loss(prediction, mask, wrong.unsqueeze(1))
+
+
+def test_a_black_and_white_mask_in_the_loss_warns(mask):
+    with pytest.warns(UserWarning, match="``mask``: holds 255"):
+        mask_loss(torch.randn(2, 2, 4, 5), (mask == 1) * 255)

@@ -5,6 +5,8 @@ from functools import partial
 import oracles
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from op_contract import RejectsNonFinite
 from samples import features, gradients, masks, with_gradient
 from tolerances import assert_close
@@ -120,6 +122,7 @@ def test_resize_mask_counts_void_as_not_foreground() -> None:
     assert resize_mask(mask, (8, 8)).sum() == 32
 
 
+@pytest.mark.filterwarnings("ignore:.*holds 255")
 @pytest.mark.parametrize("value", [0, 255])
 def test_resize_mask_keeps_an_empty_mask_empty(value: int) -> None:
     assert resize_mask(torch.full((2, 3, 16, 16), value), (5, 5)).sum() == 0
@@ -175,3 +178,42 @@ def test_pools_reject_mask_values_that_are_class_ids(pool: partial[Tensor]) -> N
 def test_foreground_pool_rejects_less_than_one_bin(bins: int) -> None:
     with pytest.raises(ValueError, match=f"``bins``: expected at least 1, got {bins}"):
         foreground_pool(features(1, 3, 4, 5), masks(1, 4, 5), bins)
+
+
+@st.composite
+def mask_and_size(draw: st.DrawFn) -> tuple[Tensor, tuple[int, int]]:
+    """A mask of up to 9 x 9, often with few pixels of foreground, and another size."""
+    height, width, *size = draw(st.tuples(*[st.integers(1, 9)] * 4))
+    value = st.sampled_from([0, 0, 0, 1, 255]) if draw(st.booleans()) else st.sampled_from([0, 1, 1])
+    values = draw(st.lists(value, min_size=height * width, max_size=height * width))
+    return torch.tensor(values).reshape(1, height, width), (size[0], size[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*holds 255")
+@settings(deadline=None, max_examples=300)
+@given(mask_and_size())
+def test_resize_mask_matches_loops_for_any_mask_and_size(case: tuple[Tensor, tuple[int, int]]) -> None:
+    mask, size = case
+    resized = resize_mask(mask, size)
+    assert torch.equal(resized, oracles.resize_mask(mask[0], size)[None])
+    assert bool(resized.any()) == bool((mask == 1).any())
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)),
+    st.integers(1, 30),
+    st.floats(0, 1),
+    st.integers(0, 1000),
+)
+def test_foreground_pool_matches_loops_for_any_support(
+    shape: tuple[int, int, int, int, int], bins: int, foreground: float, seed: int
+) -> None:
+    B, K, _, H, W = shape
+    generator = torch.Generator().manual_seed(seed)
+    mask = (torch.rand(B, K, H, W, generator=generator) < foreground).long()
+    inputs = with_gradient((features(*shape, seed=seed), mask))
+    assert_close(foreground_pool(*inputs, bins), oracles.foreground_pool(*inputs, bins))
+    actual = gradients(lambda *a: foreground_pool(*a, bins), inputs)
+    expected = gradients(lambda *a: oracles.foreground_pool(*a, bins), inputs)
+    assert_close(actual[0], expected[0])

@@ -165,6 +165,7 @@ def test_region_activation_takes_support_without_shot_axis() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.filterwarnings("ignore:.*holds 255")
 @pytest.mark.parametrize("value", [0, 255])
 def test_region_activation_gives_zero_and_finite_gradients_for_a_mask_without_foreground(
     value: int, dtype: torch.dtype

@@ -118,6 +118,7 @@ class NetworkTester:
         assert double.dtype == torch.float64
         torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-3)
 
+    @pytest.mark.filterwarnings("ignore:.*holds 255")
     def test_an_empty_support_mask_has_a_defined_result(self, model):
         query, supports, masks = episode_batch()
         for empty in (torch.zeros_like(masks), torch.full_like(masks, 255)):

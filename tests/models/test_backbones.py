@@ -20,6 +20,8 @@ SIDES_AT_473 = {
     "vgg16_dilated": (60, 60, 60),
     "vgg16": (59, 29, 29),
     "vgg16_bn": (59, 29, 29),
+    "vgg16_ceil": (60, 30, 30),
+    "vgg16_bn_ceil": (60, 30, 30),
     "small": (119, 119, 119),
 }
 # The layers after which layer2, layer3 and layer4 end, in VGG's one list of layers.

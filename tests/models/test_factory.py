@@ -155,7 +155,7 @@ def test_names_are_listed_by_pattern():
         f"canet_{each}_dcm" for each in ("resnet101", "resnet50", "small", "vgg16_bn", "vgg16")
     ]
     assert list_models("nothing") == []
-    assert list_backbones("vgg*") == ["vgg16", "vgg16_bn", "vgg16_dilated"]
+    assert list_backbones("vgg*") == ["vgg16", "vgg16_bn", "vgg16_bn_ceil", "vgg16_ceil", "vgg16_dilated"]
 
 
 @pytest.mark.parametrize("name", ["dpcn_small", "pfenet_small_dcm"])

@@ -24,8 +24,8 @@ class TestPFENetWithDCM(NetworkTester):
 class TestPFENetVGG16BN(NetworkTester):
     """layer2 is larger than layer3, and batch norm is there."""
 
-    name = "pfenet_vgg16"
-    overrides = {"backbone": "vgg16_bn", "channels": 8, "sizes": (3, 2), "frozen_norm": True}
+    name = "pfenet_vgg16_bn"
+    overrides = {"channels": 8, "sizes": (3, 2), "frozen_norm": True}
     segments_supports = False
 
 

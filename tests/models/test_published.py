@@ -13,6 +13,7 @@ from dpcn_modules import add_dcm, build_model
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 PUBLISHED = {
     "pfenet": ("pfenet_r50_1shot", {"name": "pfenet_resnet50", "backbone": "resnet50_deep_stem"}),
+    "pfenet_vgg": ("pfenet_vgg_1shot", {"name": "pfenet_vgg16_bn"}),
     "canet": ("canet_1shot", {"name": "canet_resnet50", "refinements": 0}),
 }
 SMALL = {"pfenet": {"name": "pfenet_small"}, "canet": {"name": "canet_small"}}
@@ -46,9 +47,11 @@ def deviation(logits, files):
 
 
 @torch.no_grad()
-def test_pfenet_gives_the_published_logits(fill):
-    files, recipe = PUBLISHED["pfenet"]
-    model = build_model(**recipe).eval()
+@pytest.mark.parametrize("empty_shots", ["left_out", "counted"])
+@pytest.mark.parametrize("host", ["pfenet", "pfenet_vgg"])
+def test_pfenet_gives_the_published_logits(fill, host, empty_shots):
+    files, recipe = PUBLISHED[host]
+    model = build_model(**recipe, empty_shots=empty_shots).eval()
     model.load_published_state_dict(published_state(fill, files))
     inputs = {name: torch.from_numpy(value) for name, value in fill.pfenet_inputs().items()}
     assert deviation(model(**inputs).logits[..., ::8, ::8], files) < 1e-3
@@ -75,12 +78,12 @@ def test_the_published_names_are_those_of_the_published_network(fill, host):
     shapes = json.loads((PARITY / f"{files}.keys.json").read_text())
     assert {names[own]: list(value.shape) for own, value in model.state_dict().items() if own in names} == shapes
     unpublished = {own.split(".")[0] for own in model.state_dict() if own not in names}
-    assert unpublished == ({"interaction"} if host == "pfenet" else {"interaction", "attention"})
+    assert unpublished == ({"interaction", "attention"} if host == "canet" else {"interaction"})
 
 
 def test_pfenets_vgg_is_cut_where_the_published_one_is():
     with torch.device("meta"):
-        names = build_model("pfenet_vgg16", backbone="vgg16_bn").published_names()
+        names = build_model("pfenet_vgg16_bn").published_names()
     stages = {own: theirs for own, theirs in names.items() if own.endswith(".weight") and own.startswith("backbone")}
     assert stages["backbone.features.0.weight"] == "layer0.0.weight"
     assert stages["backbone.features.7.weight"] == "layer1.0.weight"

@@ -86,6 +86,7 @@ def test_sam_finds_a_patch_that_was_moved() -> None:
     assert pseudo_mask[0, 0, inside].min() > pseudo_mask[0, 0, ~inside].max()
 
 
+@pytest.mark.filterwarnings("ignore:.*holds 255")
 @pytest.mark.parametrize("value", [0, 255])
 def test_sam_gives_zeros_for_a_mask_without_foreground(value: int) -> None:
     maps, pseudo_mask = SAM()(features(1, 6, 5, 4), features(1, 6, 5, 4), torch.full((1, 20, 20), value))

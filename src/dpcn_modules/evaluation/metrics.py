@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dpcn_modules._checks import VOID, check_mask_values, check_shapes
-from dpcn_modules.errors import InputError
-
-_CLASS_IDS = 1024  # FSS-1000 has 1000
+from dpcn_modules._checks import VOID, check_shapes, check_values, has_values
+from dpcn_modules.errors import InputError, InputTypeError
 
 
 class Score(NamedTuple):
@@ -26,7 +24,7 @@ class EpisodeIoU(Metric):
     Per class, the foreground's intersection and union are summed over all its episodes; ``miou`` is the mean over the
     classes of their ratio (a class whose union is empty, or that had no episode, is left out). ``fb_iou`` sums
     foreground and background over all episodes, whatever the class, and is the mean of the two ratios. Void pixels
-    (255) do not count. The sums of several processes add up.
+    (255) do not count. The counts of several processes are gathered.
 
     Example:
         >>> import torch
@@ -42,40 +40,67 @@ class EpisodeIoU(Metric):
 
     full_state_update = False
     higher_is_better = True
-    intersection: Tensor
-    union: Tensor
+    counts: list[Tensor] | Tensor
+    """A row for each episode: class id, intersection and union of background and of foreground, ``(N, 5)``."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name in ("intersection", "union"):
-            zeros = torch.zeros(_CLASS_IDS, 2, dtype=torch.long)  # by class id: background, foreground
-            self.add_state(name, default=zeros, dist_reduce_fx="sum")
+        self.add_state("counts", default=[], dist_reduce_fx="cat")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all episodes."""
+        super().reset()
+        # What a process without episodes gives must have the type and axes of what the others give.
+        self.counts = [torch.zeros(0, 5, dtype=torch.long, device=self.device)]
 
     def update(self, predicted: Tensor, target: Tensor, class_ids: Tensor) -> None:
         """Add episodes.
 
         Args:
-            predicted: masks in {0, 1}, ``(B, Hi, Wi)``.
-            target: ``(B, Hi, Wi)`` in {0, 1, 255}.
-            class_ids: ``(B,)``, 0-1023.
+            predicted: masks in {0, 1}, ``(B, Hi, Wi)``, of any dtype.
+            target: ``(B, Hi, Wi)`` in {0, 1, 255}, of any dtype.
+            class_ids: ``(B,)``, whole numbers.
 
         Raises:
-            ValueError: shapes disagree, a ground truth value is not 0, 1 or 255, or a class id is out of its range.
+            TypeError: class ids of floating point or bool.
+            ValueError: shapes disagree, a prediction is not 0 or 1, or a ground truth value is not 0, 1 or 255.
         """
         check_shapes(predicted=(predicted, "B Hi Wi"), target=(target, "B Hi Wi"), class_ids=(class_ids, "B"))
-        check_mask_values("target", target)
-        if bool(((class_ids < 0) | (class_ids >= _CLASS_IDS)).any()):
-            raise InputError(f"``class_ids``: expected 0 to {_CLASS_IDS - 1}, got {class_ids.tolist()}.")
+        if class_ids.is_floating_point() or class_ids.dtype == torch.bool:
+            raise InputTypeError(
+                f"``class_ids``: expected whole numbers, got {class_ids.dtype}; convert: class_ids.long()."
+            )
+        _check_predicted(predicted)
+        check_values(masks={"target": target})
         counted = target != VOID
+        row = [class_ids.long()]
         for label in (0, 1):
             ours, theirs = (predicted == label) & counted, (target == label)
-            self.intersection[:, label].index_add_(0, class_ids, (ours & theirs).sum((1, 2)))
-            self.union[:, label].index_add_(0, class_ids, (ours | theirs).sum((1, 2)))
+            row += [(ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))]
+        self.counts.append(torch.stack(row, 1))  # type: ignore[union-attr]  # a list until it is gathered
 
     def compute(self) -> Score:
         """Take the ratios; NaN where no pixel was counted."""
-        iou = self.intersection[:, 1] / self.union[:, 1]
-        present = self.union[:, 1] > 0
-        fb = self.intersection.sum(0) / self.union.sum(0)
-        class_iou = {int(i): iou[i] for i in present.nonzero().flatten()}
+        counts = self.counts if isinstance(self.counts, Tensor) else torch.cat(self.counts)
+        class_ids, place = torch.unique(counts[:, 0], return_inverse=True)
+        by_class = counts.new_zeros(len(class_ids), 4).index_add_(0, place, counts[:, 1:])
+        iou = by_class[:, 2] / by_class[:, 3]
+        present = by_class[:, 3] > 0
+        total = by_class.sum(0)
+        fb = total[[0, 2]] / total[[1, 3]]
+        class_iou = dict(zip(class_ids[present].tolist(), iou[present], strict=True))
         return Score(iou[present].mean(), fb.mean(), class_iou)
+
+
+def _check_predicted(predicted: Tensor) -> None:
+    """Raise ValueError unless a prediction holds only 0 and 1."""
+    if predicted.dtype == torch.bool or not has_values(predicted):
+        return
+    odd = (predicted != 0) & (predicted != 1)
+    if bool(odd.any()):
+        raise InputError(
+            f"``predicted``: expected only the values 0 (background) and 1 (foreground), got "
+            f"{torch.unique(predicted[odd])[:5].tolist()}; cut a probability first, (probability > 0.5), and compare a "
+            f"mask of another value with it, (mask == 255)."
+        )

@@ -6,12 +6,13 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpcn_modules._checks import check_choice, check_shapes, with_shot_axis
 from dpcn_modules.data import Episode, View
 from dpcn_modules.errors import InputError, InputTypeError
 from dpcn_modules.evaluation.feature_cache import FeatureCache
+from dpcn_modules.functional.pooling import shots_with_foreground
 from dpcn_modules.interface import EncodeDecodeModel, FewShotModel, ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.fusion import FUSIONS, Fusion, fuse_shots
 from dpcn_modules.models.network import encode_support_images, shot_predictions
@@ -22,7 +23,8 @@ _STEPS = ("encode_image", "encode_support", "decode")
 class Predictor:
     """Segment queries by their supports, at their original size.
 
-    Put the network into evaluation mode first; no gradient is recorded.
+    Put the network into evaluation mode first; no gradient is recorded. Images are converted to the precision of its
+    weights.
 
     Args:
         model: the network. One that ``torch.compile`` returned runs compiled in every step, with the same options. A
@@ -55,9 +57,14 @@ class Predictor:
     def masks(self, batch: Episode) -> list[Tensor]:
         """Segment the queries of collated episodes, seen at every size that the batch has: B masks ``(Hi, Wi)`` int64
         in {0, 1}, each of its query's original size."""
+        if self.fusion == "concat":
+            return [predicted_mask(logits[0]) for logits in self.logits(batch)]
+        _, support_masks = with_shot_axis(batch.support_images, batch.support_masks)
+        present = shots_with_foreground(support_masks == 1)
+        present |= ~present.any(1, keepdim=True)
         return [
-            predicted_mask(logits[0]) if self.fusion == "concat" else fuse_shots(logits, self.fusion)
-            for logits in self.logits(batch)
+            fuse_shots(logits[shots.to(logits.device)], self.fusion)
+            for logits, shots in zip(self.logits(batch), present, strict=True)
         ]
 
     @torch.no_grad()
@@ -82,7 +89,8 @@ class Predictor:
             ValueError: shapes disagree, there is no shot, a mask value is not 0, 1 or 255, or a feature is not finite.
         """
         if self._steps is None or (self.fusion == "concat" and self.cache is None):
-            return [self.model(*view)]  # a forward is made of the same steps
+            images = self._as_weights(view.query_image), self._as_weights(view.support_images)
+            return [self.model(*images, view.support_masks)]  # a forward is made of the same steps
         view = View(view.query_image, *with_shot_axis(view.support_images, view.support_masks))
         check_shapes(
             query_image=(view.query_image, "B 3 Hi Wi"),
@@ -97,9 +105,9 @@ class Predictor:
     def encode(self, view: View, names: tuple[Any, Any] | None = None) -> tuple[ImageFeatures, ImageFeatures]:
         """Make the features of queries ``(B, C, H, W)`` and supports ``(B, K, C, H, W)``, or take cached ones."""
         steps = self._steps or cast(EncodeDecodeModel, self.model)
+        images = self._as_weights(view.query_image), self._as_weights(view.support_images)
         if self.cache is None or names is None:
-            return steps.encode_image(view.query_image), encode_support_images(steps, view.support_images)
-        images = (view.query_image, view.support_images)
+            return steps.encode_image(images[0]), encode_support_images(steps, images[1])
         return self.cache.encode(steps, *images, query_names=names[0], support_names=names[1])
 
     @torch.no_grad()
@@ -107,7 +115,8 @@ class Predictor:
         """Encode one support set, normalised images ``(1, K, 3, S, S)`` with masks ``(1, K, S, S)`` in {0, 1, 255}, to
         be used on any number of queries."""
         steps = self._required_steps()
-        return cast(SupportFeatures, steps.encode_support(encode_support_images(steps, images), masks))
+        features = encode_support_images(steps, self._as_weights(images))
+        return cast(SupportFeatures, steps.encode_support(features, masks))
 
     @torch.no_grad()
     def query_logits(self, images: Tensor, support: SupportFeatures, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -120,8 +129,14 @@ class Predictor:
         """
         steps = self._required_steps()
         canvas = (images.shape[-2], images.shape[-1])
-        logits = steps.decode(steps.encode_image(images), support.expand(len(images)), canvas).logits
+        logits = steps.decode(steps.encode_image(self._as_weights(images)), support.expand(len(images)), canvas).logits
         return [fuse_scales([each.unsqueeze(0)], size)[0] for each, size in zip(logits, sizes, strict=True)]
+
+    def _as_weights(self, images: Tensor) -> Tensor:
+        """Images in the precision of the network's weights: bfloat16, float16 or float64 where it was converted."""
+        parameters = self.model.parameters() if isinstance(self.model, nn.Module) else ()
+        weight = next((each for each in parameters if each.is_floating_point()), images)
+        return images.to(weight.dtype)
 
     def _required_steps(self) -> EncodeDecodeModel:
         if self._steps is None:

@@ -32,16 +32,16 @@ def best_prior_threshold(
         The best mIoU (0-1) and its threshold.
     """
     predictor = Predictor(model)
-    cuts = torch.tensor(thresholds).reshape(-1, 1, 1)
     sums: dict[int, Tensor] = {}  # by class: intersections and unions, (2, thresholds)
     for batch in batches:
         query, support = predictor.encode(View(batch.query_image, batch.support_images, batch.support_masks))
         prior = resize(prior_mask(query.high, support.high, batch.support_masks), batch.query_image.shape[-2:])
-        class_ids = torch.as_tensor(batch.class_id).tolist()
+        class_ids = torch.as_tensor(batch.class_id, device=prior.device).tolist()
         for i, (height, width) in enumerate(batch.query_size.tolist()):
             # The same way back to the image as the logits take; a map is one channel of two.
             score = logits_at_original_size(prior[i].expand(2, -1, -1), (height, width))[0]
-            target = batch.query_mask[i, :height, :width]
+            target = batch.query_mask[i, :height, :width].to(score.device)
+            cuts = torch.tensor(thresholds, device=score.device).reshape(-1, 1, 1)
             found, wanted = (score > cuts) & (target != VOID), target == 1
             counts = torch.stack([(found & wanted).sum((1, 2)), (found | wanted).sum((1, 2))])
             sums[class_ids[i]] = sums.get(class_ids[i], torch.zeros_like(counts)) + counts

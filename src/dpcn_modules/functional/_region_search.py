@@ -30,7 +30,9 @@ class Grid(NamedTuple):
 def search(s: Tensor, q: Tensor, occupied: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """The greatest sum of each query position and window, and where: ``(N, A, Q)`` each."""
     # A look at the mask would make a GPU wait, and an exported graph cannot look.
-    exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    exported = torch.compiler.is_exporting() or (
+        torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    )
     if s.device.type != "cpu" or exported:
         return _match(s, q, grid)
     if not has_values(s):
@@ -87,8 +89,8 @@ def _match(s: Tensor, q: Tensor, grid: Grid, occupied: Tensor | None = None) -> 
             last = min(first + step, end)
             for a, window in enumerate(grid.windows):
                 total = _diagonal_sum(cosine, window, width, first - low, last - first)
-                # A window may not be centred on the border between rows.
-                total.view(N, (last - first) // width, width, Q)[:, :, grid.support_width :] = -torch.inf
+                if grid.support_width < width:  # a window may not be centred on the border between rows
+                    total.view(N, (last - first) // width, width, Q)[:, :, grid.support_width :] = -torch.inf
                 value, index = total.max(1)
                 better = value > best[:, a]
                 best[:, a] = torch.where(better, value, best[:, a])

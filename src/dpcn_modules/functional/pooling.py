@@ -5,8 +5,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from dpcn_modules._checks import check_integer, check_mask_values, check_shapes, check_values, with_shot_axis
+from dpcn_modules._checks import check_integer, check_shapes, check_values, with_shot_axis
 from dpcn_modules.errors import InputError
+
+_ROUNDING = 1e-6
+"""What counts as equal to 0.5 or to the largest share: rounding must not decide it."""
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int], *, validate: bool = True) -> Tensor:
@@ -39,19 +42,20 @@ def resize_mask(mask: Tensor, size: tuple[int, int], *, validate: bool = True) -
         if not isinstance(mask, Tensor) or mask.ndim not in (3, 4):
             got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
             raise InputError(f"``mask``: expected a tensor (B K Hi Wi) or (B Hi Wi), got {got}.")
-        check_mask_values("mask", mask)
+        check_values(masks={"mask": mask})
     foreground = (mask == 1).to(torch.float32)
     if mask.numel() == 0:
         return foreground.new_zeros(*mask.shape[:-2], *size)
     if tuple(mask.shape[-2:]) == tuple(size):
         return foreground
     masks = foreground.reshape(-1, 1, *mask.shape[-2:])
-    large = F.interpolate(masks, size, mode="bilinear", align_corners=True) >= 0.5
+    large = F.interpolate(masks, size, mode="bilinear", align_corners=True) >= 0.5 - _ROUNDING
     # Bilinear samples points and can step over a small object; the area share cannot.
     share = F.adaptive_avg_pool2d(masks, size)
     largest = share.amax((-2, -1), keepdim=True)
-    fallback = (share == largest) & (largest > 0)
-    resized = torch.where(large.any(-1, keepdim=True).any(-2, keepdim=True), large, fallback)
+    fallback = (share >= largest * (1 - _ROUNDING)) & (largest > 0)
+    reached = large.any(-1, keepdim=True).any(-2, keepdim=True)
+    resized = large | (fallback & ~reached)  # ONNX Runtime has no torch.where of booleans
     return resized.to(torch.float32).reshape(*mask.shape[:-2], *size)
 
 
@@ -157,8 +161,22 @@ def soft_average_pool(feat: Tensor, weight: Tensor) -> Tensor:
 
     ``(B, K, C, H, W)`` and ``(B, K, H, W)`` in [0, 1] to ``(B, K, C)``, zero where there is no foreground.
     """
-    area = weight.sum((-2, -1)).unsqueeze(-1)  # B K 1
-    return torch.einsum("bkchw,bkhw->bkc", feat, weight) / (area + 0.0005)
+    weight = weight.to(torch.promote_types(feat.dtype, torch.float32))
+    area = weight.sum((-2, -1), keepdim=True)  # B K 1 1
+    # Weights first: in half precision the sum over a large object would overflow, its mean does not.
+    return torch.einsum("bkchw,bkhw->bkc", feat, (weight / (area + 0.0005)).to(feat.dtype))
+
+
+def shots_with_foreground(foreground: Tensor) -> Tensor:
+    """Which shots count: ``(B, K, H, W)``, booleans or a mask in [0, 1], to ``(B, K)`` booleans."""
+    return (foreground > 0).flatten(2).any(2)
+
+
+def mean_of_shots(each: Tensor, mask: Tensor) -> Tensor:
+    """The mean over the shots ``(B, K, ...)`` that have foreground in ``(B, K, H, W)``; zero where none has."""
+    present = shots_with_foreground(mask).to(torch.promote_types(each.dtype, torch.float32))
+    present = present.reshape(*present.shape, *[1] * (each.ndim - 2))  # B K 1 ...
+    return ((each * present).sum(1) / present.sum(1).clamp(min=1)).to(each.dtype)
 
 
 def resize(feat: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from dpcn_modules._checks import check_integer, check_odd, check_shapes, check_v
 from dpcn_modules.errors import InputError
 from dpcn_modules.functional._region_match import BestMatch
 from dpcn_modules.functional._region_search import Grid
-from dpcn_modules.functional.pooling import support_at_feature_size
+from dpcn_modules.functional.pooling import mean_of_shots, support_at_feature_size
 
 Windows = Sequence[tuple[int, int]]
 _MIN_NORM = 1e-12
@@ -33,8 +33,8 @@ def region_activation(
 
     ``act[q] = max over p of mean over offsets o of cos(s[p + o], query[q + o])``
 
-    where offsets outside an image count 0; then min-max over the positions, and the mean over the shots. All windows
-    share one matrix of pixel cosines.
+    where offsets outside an image count 0; then min-max over the positions, and the mean over the shots that have
+    foreground. All windows share one matrix of pixel cosines.
 
     Args:
         query_feat: ``(B, C, H, W)``.
@@ -88,7 +88,7 @@ def region_activation(
     grid = Grid(width, support_width, tuple(windows), chunk_rows)
     match, _ = BestMatch.apply(s_columns, q_columns, occupied, grid)
     match = match.reshape(B, K, len(windows), H, width)[..., :W]
-    return _min_max(match, eps).mean(1).to(query_feat.dtype)
+    return mean_of_shots(_min_max(match, eps), foreground).to(query_feat.dtype)
 
 
 def prior_mask(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from dpcn_modules.errors import InputError
-from dpcn_modules.functional.pooling import resize, soft_average_pool, soft_masks
+from dpcn_modules.functional.pooling import resize, shots_with_foreground, soft_average_pool, soft_masks
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
 from dpcn_modules.models.host import HostNetwork
@@ -54,7 +54,8 @@ class ShotAttention(nn.Module):
     Two blocks: 3 x 3 convolution, ReLU, 3 x 3 max-pool; 3 x 3 convolution to one channel, global average.
 
     Shape:
-        ``(B, K, C, H, W)`` to ``(B, C, H, W)``; one shot comes back as it is.
+        ``(B, K, C, H, W)``, and ``(B, K)`` booleans, True where a shot counts (None: all), to ``(B, C, H, W)``; one
+        shot comes back as it is.
 
     Note:
         The published code has one shot only; this is the paper's description.
@@ -72,16 +73,18 @@ class ShotAttention(nn.Module):
         )
         init_for_relu(self.score[0])
 
-    def forward(self, feat: Tensor) -> Tensor:
-        """Return the weighted sum."""
+    def forward(self, feat: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return the weighted sum; where no shot counts, all do."""
         scores = each_shot(self.score, feat).mean((-3, -2, -1))  # B K
+        if present is not None:
+            scores = scores.masked_fill(~present & present.any(1, keepdim=True), -torch.inf)
         return torch.einsum("bkchw,bk->bchw", feat, scores.softmax(1).to(feat.dtype))
 
 
 class CANet(HostNetwork):
     """Class-agnostic segmentation network, with a place for DCM on the query feature before the comparison.
 
-    Several shots are compared one by one, and weighed by attention.
+    Several shots are compared one by one, and weighed by attention, but for those without foreground.
 
     Args:
         backbone: gives the features of layer2 and layer3; layer4 is left out.
@@ -128,12 +131,15 @@ class CANet(HostNetwork):
         self.history_dropout = history_dropout
 
     def _encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
-        prototypes = soft_average_pool(support.mid, soft_masks(support.mid, support_masks))  # B K C
-        return SupportFeatures(prototypes, self._make_kernels(support.mid, support_masks))
+        weight = soft_masks(support.mid, support_masks)
+        prototypes = soft_average_pool(support.mid, weight)  # B K C
+        kernels = self._make_kernels(support.mid, support_masks)
+        return SupportFeatures(prototypes, kernels, mask=(weight > 0).to(weight.dtype))
 
     def _decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
         x_q = self._interact(query.mid, support.kernels)
-        feat = self.attention(self._compare(x_q, support.prototype))
+        present = shots_with_foreground(support.mask)  # type: ignore[arg-type]  # set above
+        feat = self.attention(self._compare(x_q, support.prototype), present)
         zeros = feat.new_zeros(feat.shape[0], 2, *feat.shape[-2:])
         if self.training:
             logits = self.optimization(feat, self._history(feat, zeros))

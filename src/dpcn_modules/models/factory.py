@@ -127,7 +127,7 @@ def _backbone(settings: NetworkSettings) -> Backbone:
 
 _BUILDERS: dict[type[Settings], Callable[[Any], FewShotNetwork]] = {
     DPCNSettings: _build_dpcn,
-    PFENetSettings: partial(_build_host, PFENet, ("sizes", "reduction_dropout", "classifier_dropout")),
+    PFENetSettings: partial(_build_host, PFENet, ("sizes", "reduction_dropout", "classifier_dropout", "empty_shots")),
     CANetSettings: partial(_build_host, CANet, ("rates", "dropout", "refinements", "history_dropout")),
     PANetSettings: _build_panet,
 }
@@ -139,6 +139,7 @@ _SMALL_CANET = CANetSettings(backbone="small", channels=32, rates=(2, 4, 6), dro
 # Where the published network's backbone is a variant of its own.
 _CANET_BACKBONES = {"resnet50": "resnet50_early_stride", "resnet101": "resnet101_early_stride"}
 _PANET_BACKBONES = {"vgg16": "vgg16_dilated"}
+_PFENET_BACKBONES = {"vgg16": "vgg16_ceil", "vgg16_bn": "vgg16_bn_ceil"}
 
 
 def _family(small: Settings, variants: Mapping[str, str] | None = None, **overrides: Any) -> dict[str, Settings]:
@@ -151,8 +152,8 @@ def _family(small: Settings, variants: Mapping[str, str] | None = None, **overri
 _FAMILIES: dict[str, dict[str, Settings]] = {
     "dpcn_{}": _family(_SMALL_DPCN),
     "baseline_{}": _family(_SMALL_DPCN, sam=False, ffm=False, dcm=False),
-    "pfenet_{}": _family(_SMALL_PFENET),
-    "pfenet_{}_dcm": _family(_SMALL_PFENET, dcm=True),
+    "pfenet_{}": _family(_SMALL_PFENET, _PFENET_BACKBONES),
+    "pfenet_{}_dcm": _family(_SMALL_PFENET, _PFENET_BACKBONES, dcm=True),
     "canet_{}": _family(_SMALL_CANET, _CANET_BACKBONES),
     "canet_{}_dcm": _family(_SMALL_CANET, _CANET_BACKBONES, dcm=True),
     "panet_{}": _family(PANetSettings(backbone="small"), _PANET_BACKBONES),

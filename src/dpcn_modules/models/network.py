@@ -5,8 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from dpcn_modules._checks import check_shapes, check_values, with_shot_axis
-from dpcn_modules.errors import InputError
-from dpcn_modules.functional.pooling import resize
+from dpcn_modules.functional.pooling import resize, shots_with_foreground
 from dpcn_modules.interface import EncodeDecodeModel, ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
 from dpcn_modules.models.fusion import Fusion
@@ -57,7 +56,6 @@ class FewShotNetwork(nn.Module):
             support_images=(support_images, "B K 3 His Wis"),
             support_masks=(support_masks, "B K His Wis"),
         )
-        _check_shots(lengths["K"])
         query = self._encode_image(query_image)
         support = self._encode_image(support_images, high=self.reads_support_high)
         check_values(masks={"support_masks": support_masks}, features=_by_name(query=query, support=support))
@@ -170,9 +168,13 @@ def shot_predictions(
     Raises:
         ValueError: there is no shot, or as `encode_support` and `decode`.
     """
-    K = support.mid.shape[1]
-    _check_shots(K)
+    K = check_shapes(support_feat=(support.mid, "B K C H W"))["K"]
     group = K if fusion == "concat" else 1
+    if group < K:
+        check_values(masks={"support_masks": support_masks})
+        # A shot that is void beside others with foreground is no reason to warn, and networks read it as empty.
+        empty = ~shots_with_foreground(support_masks == 1)
+        support_masks = support_masks.masked_fill(empty[..., None, None], 0)
     predictions = []
     for k in range(0, K, group):
         shots = ImageFeatures(*(feat[:, k : k + group] for feat in support))  # B group C H W
@@ -185,11 +187,6 @@ def each_shot(part: Callable[[Tensor], Tensor], feat: Tensor) -> Tensor:
     """Put features ``(B, K, C, H, W)`` through a part for ``(N, C, H, W)``."""
     result = part(feat.flatten(0, 1))
     return result.reshape(*feat.shape[:2], *result.shape[1:])
-
-
-def _check_shots(K: int) -> None:
-    if K == 0:
-        raise InputError("``support_images``: expected one shot or more (B K 3 Hi Wi), got K=0.")
 
 
 def _by_name(**features: ImageFeatures) -> dict[str, Tensor]:

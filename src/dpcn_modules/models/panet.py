@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpcn_modules.functional import masked_average_pool
-from dpcn_modules.functional.pooling import resize
+from dpcn_modules.functional.pooling import resize, shots_with_foreground
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
 from dpcn_modules.models.network import FewShotNetwork
@@ -15,8 +15,8 @@ class PANet(FewShotNetwork):
     """Prototype alignment network: no head, only features, prototypes and cosine similarity.
 
     ``logits = scale * cos(x_q, p)`` for the prototypes p of background and foreground, which are masked averages of the
-    last stage's support feature, and the mean over the shots. In training the query's predicted mask makes
-    prototypes that segment the support (alignment).
+    last stage's support feature, and the mean over the shots that have foreground. In training the query's predicted
+    mask makes prototypes that segment the support (alignment).
 
     Args:
         backbone: its last stage is the feature; the published one is ``vgg16_dilated``.
@@ -39,7 +39,9 @@ class PANet(FewShotNetwork):
 
     def _encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
         foreground = masked_average_pool(support.mid, support_masks, validate=False)
-        background = masked_average_pool(support.mid, support_masks == 0, validate=False)  # neither foreground nor void
+        present = shots_with_foreground(support_masks == 1)[..., None, None]  # B K 1 1
+        around = (support_masks == 0) & present  # neither foreground nor void
+        background = masked_average_pool(support.mid, around, validate=False)
         return SupportFeatures(torch.stack([background, foreground], dim=1))  # B 2 C
 
     def _decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:

@@ -3,19 +3,28 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from dpcn_modules._checks import check_choice
 from dpcn_modules.errors import InputError
 from dpcn_modules.functional import prior_mask
-from dpcn_modules.functional.pooling import resize, soft_average_pool, soft_masks
+from dpcn_modules.functional.pooling import (
+    mean_of_shots,
+    resize,
+    shots_with_foreground,
+    soft_average_pool,
+    soft_masks,
+)
 from dpcn_modules.interface import ImageFeatures, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone, VGGBackbone
 from dpcn_modules.models.host import HostNetwork
 from dpcn_modules.models.network import each_shot
+from dpcn_modules.models.settings import EmptyShots
 from dpcn_modules.modules.decoder import init_for_relu
 
 _conv_relu = partial(Conv2dNormActivation, norm_layer=None, bias=False)
@@ -78,8 +87,8 @@ class PFENet(HostNetwork):
     Several shots give the mean of their prototypes and of their prior masks.
 
     Args:
-        backbone: gives the features of three stages; the published ones are ``resnet50_deep_stem`` and ``vgg16_bn``.
-        channels, sizes, reduction_dropout, classifier_dropout: see :class:`PFENetSettings`.
+        backbone: gives the features of three stages; published are ``resnet50_deep_stem`` and ``vgg16_bn_ceil``.
+        channels, sizes, reduction_dropout, classifier_dropout, empty_shots: see :class:`PFENetSettings`.
 
     Shape:
         As :class:`dpcn_modules.models.FewShotNetwork`. ``auxiliary_logits`` holds the logits of every size,
@@ -102,8 +111,11 @@ class PFENet(HostNetwork):
         sizes: Sequence[int] = (60, 30, 15, 8),
         reduction_dropout: float = 0.5,
         classifier_dropout: float = 0.1,
+        empty_shots: EmptyShots = "left_out",
     ) -> None:
         super().__init__(backbone, channels=channels)
+        check_choice("empty_shots", empty_shots, get_args(EmptyShots))
+        self.empty_shots = empty_shots
         C, wide = channels, sum(backbone.channels[:2])
         self.reduction_query = _conv_relu(wide, C, 1).append(nn.Dropout2d(reduction_dropout))
         self.reduction_support = _conv_relu(wide, C, 1).append(nn.Dropout2d(reduction_dropout))
@@ -118,7 +130,8 @@ class PFENet(HostNetwork):
     def _encode_support(self, support: ImageFeatures, support_masks: Tensor) -> SupportFeatures:
         weight = soft_masks(support.mid, support_masks)
         feat = each_shot(self.reduction_support, support.mid)
-        prototype = soft_average_pool(feat, weight).mean(1)
+        prototypes = soft_average_pool(feat, weight)
+        prototype = prototypes.mean(1) if self.empty_shots == "counted" else mean_of_shots(prototypes, weight)
         layer3 = support.mid[:, :, : self.backbone.channels[1]]
         high = each_shot(self.backbone.last, layer3 * weight.unsqueeze(2))
         touched = (resize(weight, high.shape[-2:]) > 0).to(weight.dtype)
@@ -127,6 +140,9 @@ class PFENet(HostNetwork):
     def _decode(self, query: ImageFeatures, support: SupportFeatures, size: tuple[int, int]) -> Prediction:
         x_q = self._interact(self.reduction_query(query.mid), support.kernels)
         prior = prior_mask(query.high, support.high, support.mask, validate=False)  # type: ignore[arg-type]  # set above
+        if self.empty_shots == "counted":  # prior_mask leaves them out
+            present = shots_with_foreground(support.mask)  # type: ignore[arg-type]
+            prior = prior * present.to(prior.dtype).mean(1)[:, None, None, None]
         prior = resize(prior, x_q.shape[-2:])
         pyramid, auxiliary = self.enrichment(x_q, support.prototype, prior)
         feat = self.merge(pyramid)

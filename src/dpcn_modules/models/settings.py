@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from dpcn_modules._checks import check_choice, check_flag, check_integer, check_number, check_odd, plain
 from dpcn_modules.errors import InputTypeError
@@ -11,6 +11,8 @@ from dpcn_modules.functional.dynamic_conv import BACKEND_NAMES
 from dpcn_modules.functional.region_matching import check_windows
 from dpcn_modules.models.backbones import BACKBONES, Trainable
 from dpcn_modules.modules.dynamic_convolution import DEFAULT_BRANCHES, GENERATIONS, check_branches
+
+EmptyShots: TypeAlias = Literal["left_out", "counted"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,11 +125,14 @@ class PFENetSettings(HostSettings):
     Attributes:
         sizes: of the pyramid.
         reduction_dropout, classifier_dropout: probabilities.
+        empty_shots: supports without foreground are "left_out" of the means over the shots, or "counted" as zeros, as
+            the published code does.
     """
 
     sizes: Sequence[int] = (60, 30, 15, 8)
     reduction_dropout: float = 0.5
     classifier_dropout: float = 0.1
+    empty_shots: EmptyShots = "left_out"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,6 +193,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "branches": lambda _, branches: check_branches(branches),
     "network_width": check_odd,
     "backend": partial(check_choice, known=BACKEND_NAMES),
+    "empty_shots": partial(check_choice, known=get_args(EmptyShots)),
     "channels": check_integer,
     "windows": lambda _, windows: check_windows(windows, None),
     "chunk_size": partial(check_integer, otherwise="; None matches all positions at once"),

@@ -32,7 +32,8 @@ class SupportActivationModule(nn.Module):
 
     Note:
         The paper leaves open what a window sees outside an image (here: 0), the normalisation (min-max per map)
-        and the fusion over shots (the mean of each shot's normalised maps). An empty support mask gives zeros.
+        and the fusion over shots (the mean of each shot's normalised maps). Shots without foreground do not count;
+        if none has any, the maps are zero.
 
     Example:
         >>> import torch

@@ -1,6 +1,7 @@
 """Batches of episodes: independent of workers and ranks, and collated without loss of pixels."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,13 @@ def test_truncated_image_is_named_through_loader_workers(voc: Path) -> None:
     source = Pascal5i(voc, 0, min_area=300).split("test")
     with pytest.raises(ValueError, match=r"val_\d+\.jpg: cannot be decoded"):
         load_epoch(episodes_of(source), workers=1)
+
+
+@pytest.mark.parametrize(("shot", "size"), [(3, 64), (1, 48)])
+def test_collate_refuses_episodes_of_another_shot_or_size(source: ImageSource, shot: int, size: int) -> None:
+    make = partial(EpisodeDataset, source, episodes=1, seed=0)
+    one, other = make(shot=1, transform=TestTransform(64))[0], make(shot=shot, transform=TestTransform(size))[0]
+    with pytest.raises(
+        ValueError, match=rf"number of shots .* \(1, 3, 64, 64\) in episode 0 and of \({shot}, 3, {size}"
+    ):
+        collate_episodes([one, other])

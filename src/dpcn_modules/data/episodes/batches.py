@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset, DistributedSampler
 
-from dpcn_modules._checks import VOID
+from dpcn_modules._checks import VOID, some
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, View
 from dpcn_modules.errors import InputError
 
@@ -128,8 +128,19 @@ def _check_share(episodes: int, rank: int, ranks: int) -> None:
 def collate_episodes(batch: list[Episode]) -> Episode:
     """Collate B episodes with the same K and S into one `Episode`, whose tensors have the first axis B.
 
-    Query masks are padded at the bottom and right with 255.
+    Query masks are padded at the bottom and right with 255. ValueError for episodes of another K or S.
     """
+    shapes = [
+        [tuple(images.shape) for images in (episode.support_images, *(view.support_images for view in episode.views))]
+        for episode in batch
+    ]
+    for index, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise InputError(
+                f"``batch``: expected episodes with the same number of shots and size of images, got "
+                f"``support_images`` (K 3 S S) of {some(shapes[0])} in episode 0 and of {some(shape)} in episode "
+                f"{index}; make a batch of each kind."
+            )
     sizes = torch.stack([episode.query_size for episode in batch])
     spare = (sizes.amax(dim=0) - sizes).tolist()
     query_masks = [

@@ -32,6 +32,8 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet101_early_stride": partial(ResNetBackbone, 101, early_stride=True),
     "vgg16": partial(VGGBackbone, False),
     "vgg16_bn": partial(VGGBackbone, True),
+    "vgg16_ceil": partial(VGGBackbone, False, ceil_mode=True),
+    "vgg16_bn_ceil": partial(VGGBackbone, True, ceil_mode=True),
     "vgg16_dilated": partial(VGGBackbone, False, dilated=True),
     "small": SmallBackbone,
 }
@@ -42,7 +44,8 @@ def build_backbone(name: str, **options: Any) -> Backbone:
 
     Args:
         name: ``"resnet50"``, ``"resnet101"``, either with ``"_deep_stem"`` (PFENet's) or
-            ``"_early_stride"`` (CANet's), ``"vgg16"``, ``"vgg16_bn"``, ``"vgg16_dilated"`` (PANet's) or ``"small"``.
+            ``"_early_stride"`` (CANet's), ``"vgg16"`` or ``"vgg16_bn"``, either with ``"_ceil"`` (PFENet's),
+            ``"vgg16_dilated"`` (PANet's) or ``"small"``.
         options: ``weights``, ``trainable`` and ``frozen_norm``, see `Pretraining`; for ``"small"`` also ``widths``.
 
     Raises:

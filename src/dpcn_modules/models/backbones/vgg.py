@@ -12,19 +12,20 @@ class VGGBackbone(Backbone):
     """VGG-16 of torchvision, cut where PFENet cuts it; the three maps differ in size.
 
     layer2 ends with the third max-pool, layer3 with the fourth, and layer4 before the fifth. layer2 is thus
-    twice as large as the others (59 x 59 and 29 x 29 for a 473 x 473 image); to bring them to one size is
-    left to the network. The parameters have torchvision's names (``features.0.weight``).
+    twice as large as the others (59 x 59 and 29 x 29 for a 473 x 473 image, in ceil mode 60 x 60 and 30 x 30); to bring
+    them to one size is left to the network. The parameters have torchvision's names (``features.0.weight``).
 
     Args:
         batch_norm: VGG-16 with batch normalisation.
+        ceil_mode: PFENet's published VGG-16: max-pools round their size up.
         dilated: PANet's published VGG-16: max-pools of 3x3, the fourth with stride 1, layer4 with dilation 2 and
             without its last ReLU, so that all three maps have one size, 60 x 60 for a 473 x 473 image.
         pretraining: torchvision has the weights ``"IMAGENET1K_V1"`` and ``"DEFAULT"``; without batch normalisation,
             ``frozen_norm`` means nothing.
 
     Shape:
-        ``(B, 3, Hi, Wi)`` to ``(B, 256, Hi // 8, Wi // 8)`` and twice ``(B, 512, Hi // 16, Wi // 16)``; dilated, all
-        three with ``H = ceil(Hi / 8)``.
+        ``(B, 3, Hi, Wi)`` to ``(B, 256, Hi // 8, Wi // 8)`` and twice ``(B, 512, Hi // 16, Wi // 16)``, rounded up in
+        ceil mode; dilated, all three with ``H = ceil(Hi / 8)``.
 
     Example:
         >>> import torch
@@ -34,7 +35,14 @@ class VGGBackbone(Backbone):
 
     channels = (256, 512, 512)
 
-    def __init__(self, batch_norm: bool = False, *, dilated: bool = False, **pretraining: Unpack[Pretraining]) -> None:
+    def __init__(
+        self,
+        batch_norm: bool = False,
+        *,
+        ceil_mode: bool = False,
+        dilated: bool = False,
+        **pretraining: Unpack[Pretraining],
+    ) -> None:
         super().__init__()
         # Index of the layer after the last one of layer2, layer3 and layer4.
         self._ends = (24, 34, 43) if batch_norm else (17, 24, 30)
@@ -44,6 +52,8 @@ class VGGBackbone(Backbone):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for pool in _max_pools(self.features):
+            pool.ceil_mode = ceil_mode
         if dilated:
             _dilate_vgg(self.features, self._ends[1])
             self._ends = (*self._ends[:2], self._ends[2] - 1)
@@ -63,7 +73,7 @@ class VGGBackbone(Backbone):
 
 def _dilate_vgg(features: nn.Sequential, layer4: int) -> None:
     """PANet's changes to VGG-16, in place; ``layer4`` is the index of its first layer."""
-    pools = [layer for layer in features if isinstance(layer, nn.MaxPool2d)]
+    pools = _max_pools(features)
     for pool in pools:
         pool.kernel_size, pool.padding = 3, 1
     pools[-1].stride = 1
@@ -71,3 +81,7 @@ def _dilate_vgg(features: nn.Sequential, layer4: int) -> None:
         if isinstance(layer, nn.Conv2d):
             layer.dilation = layer.padding = (2, 2)
     del features[-1]
+
+
+def _max_pools(features: nn.Sequential) -> list[nn.MaxPool2d]:
+    return [layer for layer in features if isinstance(layer, nn.MaxPool2d)]
