@@ -1,5 +1,6 @@
 """Reading images and masks of all pixel formats, and broken files."""
 
+import contextlib
 import struct
 import zlib
 from pathlib import Path
@@ -65,8 +66,8 @@ def test_load_image_repeats_grey(tmp_path: Path, colours: np.ndarray) -> None:
 
 
 def test_load_image_scales_16_bit_grey(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
-    assert load_image(tmp_path / "a.png").tolist() == [[[0, 1, 128, 255]]] * 3
+    Image.fromarray(np.array([[0, 257, 1100, 32896, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png").tolist() == [[[0, 1, 4, 128, 255]]] * 3
 
 
 def test_load_image_scales_16_bit_rgb(tmp_path: Path) -> None:
@@ -160,6 +161,20 @@ def test_load_mask_rejects_colours(tmp_path: Path, colours: np.ndarray) -> None:
         load_mask(tmp_path / "m.png")
 
 
+@pytest.mark.parametrize(("mode", "channel"), [("RGB", 0), ("RGB", 1), ("RGB", 2), ("RGBA", 1), ("RGBA", 2)])
+def test_load_mask_rejects_one_channel_that_differs(tmp_path: Path, mode: str, channel: int) -> None:
+    pixels = np.full((4, 4, len(mode)), 255, dtype=np.uint8)
+    pixels[0, 0, channel] = 0
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match="red, green and blue differ"):
+        load_mask(tmp_path / "m.png")
+
+
+def test_load_mask_reads_an_opaque_empty_mask(tmp_path: Path) -> None:
+    Image.new("RGBA", (3, 2), (0, 0, 0, 255)).save(tmp_path / "m.png")
+    assert load_mask(tmp_path / "m.png").tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
 def test_load_mask_rejects_object_hidden_in_alpha(tmp_path: Path) -> None:
     pixels = np.zeros((4, 4, 4), dtype=np.uint8)
     pixels[1:3, 1:3, 3] = 255
@@ -171,6 +186,9 @@ def test_load_mask_rejects_object_hidden_in_alpha(tmp_path: Path) -> None:
 def test_load_mask_rejects_ids_above_255(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 256, 300]], dtype=np.uint16)).save(tmp_path / "m.png")
     with pytest.raises(ValueError, match=r"m\.png: expected class ids from 0 to 255, got 256, 300;"):
+        load_mask(tmp_path / "m.png")
+    Image.fromarray(np.array([[255, 256]], dtype=np.uint16)).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"got 256;"):
         load_mask(tmp_path / "m.png")
 
 
@@ -305,6 +323,31 @@ def test_an_orientation_of_the_image_alone_is_a_warning(tmp_path: Path, orientat
             UserWarning, match=rf"a\.png is rotated .*EXIF orientation \({orientation}\), and its mask m"
         ):
             warn_of_orientation(image, upright, **names)
+
+
+def test_where_height_and_width_change_places_the_sizes_tell(tmp_path: Path) -> None:
+    image, mask = tmp_path / "a.png", tmp_path / "m.png"
+    names = {"image_name": "a.png", "mask_name": "m.png"}
+    for orientation, warned in ((6, False), (3, True)):
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        Image.new("L", (9, 6)).save(image, exif=exif)
+        Image.new("L", (6, 9) if orientation == 6 else (9, 6)).save(mask)
+        assert image_size(image) == image_size(mask) == tuple(load_mask(image).shape)
+        with pytest.warns(UserWarning, match="EXIF") if warned else contextlib.nullcontext():
+            warn_of_orientation(image, mask, **names)
+
+
+def test_an_image_without_exif_is_upright(tmp_path: Path) -> None:
+    for name in ("a.png", "m.png"):
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    warn_of_orientation(tmp_path / "a.png", tmp_path / "m.png", image_name="a.png", mask_name="m.png")
+
+
+def test_an_open_file_is_named_in_errors(tmp_path: Path) -> None:
+    (tmp_path / "upload.png").write_bytes(b"no image")
+    with (tmp_path / "upload.png").open("rb") as file, pytest.raises(ValueError, match=r"upload\.png: cannot be dec"):
+        as_mask(file)
 
 
 def test_an_image_beyond_pillows_limit_is_not_called_damaged(

@@ -131,6 +131,19 @@ def test_few_bits_per_pixel_keep_their_values(tmp_path: Path, bits: int, loaded:
     assert load_mask(tmp_path / "m.tif").tolist() == ids.tolist()
 
 
+def test_semitransparent_pixels_of_a_palette_keep_their_ids(tmp_path: Path) -> None:
+    colours = [BLACK, (250, 0, 0), (0, 250, 0)]
+    write_png(tmp_path / "m.png", np.array([[0, 1, 2]]), 2, palette=colours, transparent=b"\0\x01")
+    assert load_mask(tmp_path / "m.png").tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("highest", [300, 1000, 65535])
+def test_pgm_of_two_bytes_keeps_its_values(tmp_path: Path, highest: int) -> None:
+    values = np.array([0, 1, 3, 200], dtype=">u2").tobytes()
+    (tmp_path / "m.pgm").write_bytes(b"P5\n4 1\n%d\n" % highest + values)
+    assert load_mask(tmp_path / "m.pgm").tolist() == [[0, 1, 3, 200]]
+
+
 @pytest.mark.parametrize("highest", [1, 15, 200])
 def test_pgm_keeps_its_values(tmp_path: Path, highest: int) -> None:
     (tmp_path / "m.pgm").write_bytes(b"P5\n3 1\n%d\n" % highest + bytes([0, 1, highest]))
@@ -159,7 +172,7 @@ def test_transparent_pixels_are_background(tmp_path: Path) -> None:
     assert np.array_equal(foreground(path), OBJECT > 0)
 
 
-@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "key of a palette", "key of grey", "key of RGB"])
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "two alphas", "key of a palette", "key of grey", "key of RGB"])
 def test_black_object_on_transparent_white_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "m.png"
     shown = Image.fromarray(255 - OBJECT)
@@ -169,6 +182,8 @@ def test_black_object_on_transparent_white_is_refused(tmp_path: Path, kind: str)
         saved(Image.fromarray(np.stack([255 - OBJECT, OBJECT], -1), "LA"), path)
     elif kind == "palette":
         write_png(path, (OBJECT == 0).astype(np.uint8), 1, palette=[BLACK, WHITE], transparent=b"\xff\0")
+    elif kind == "two alphas":
+        write_png(path, (OBJECT == 0).astype(np.uint8), 1, palette=[BLACK, WHITE], transparent=b"\x80\0")
     elif kind == "key of a palette":
         saved(shown.convert("P"), path, transparency=255)
     elif kind == "key of grey":

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dpcn_modules.data.object_masks import target_mask
-from dpcn_modules.data.resizing import denormalise
+from dpcn_modules.data.resizing import denormalise, keep_object
 from dpcn_modules.data.transforms import TestTransform, TrainTransform
 from dpcn_modules.evaluation import logits_at_original_size
 
@@ -106,6 +106,21 @@ def test_a_thin_line_stays_a_line(column: int) -> None:
     _, small = TestTransform(473)(torch.zeros(3, 1500, 4000, dtype=torch.uint8), mask)
     rows = (small == 1).any(1)
     assert int(rows.sum()) == round(1500 * 473 / 4000)
+
+
+def test_a_lost_object_is_marked_where_at_least_half_of_the_largest_share_lies() -> None:
+    mask = torch.zeros(2, 12, dtype=torch.uint8)
+    mask[:, :2], mask[0, 4:6], mask[1, 8] = 1, 1, 1  # shares of 1/2, 1/4 and 1/8
+    assert keep_object(torch.zeros(1, 3, dtype=torch.uint8), mask).tolist() == [[1, 1, 0]]
+    void = torch.tensor([[0, 1, 255]], dtype=torch.uint8)
+    assert keep_object(void, mask).tolist() == [[0, 1, 255]]
+
+
+def test_a_very_flat_image_keeps_one_row() -> None:
+    image, mask = white_square(1, 500, 0, 100, 1)
+    _, seen = TestTransform(50)(image, mask)
+    assert int((seen != 255).sum()) == 50
+    assert bool((seen[0] == 1).any())
 
 
 def test_a_rotation_that_would_lose_the_object_is_left_out() -> None:
