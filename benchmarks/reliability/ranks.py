@@ -43,11 +43,11 @@ class Threshold(nn.Module):
 class Summing(EpisodeIoU):
     """Keeps the sums that its score is made of, over all ranks."""
 
-    sums: list[list[list[int]]]
+    sums: list[list[int]]
 
     def compute(self) -> Score:
-        counted = self.union.sum(1) > 0
-        self.sums = [self.intersection[counted].tolist(), self.union[counted].tolist()]
+        class_ids, pixels = self.class_sums()
+        self.sums = torch.cat([class_ids.unsqueeze(1), pixels], 1).tolist()
         return super().compute()
 
 

@@ -165,3 +165,9 @@ def test_processes_with_other_classes_and_shares_score_as_one(episodes, shares, 
     for miou, fb_iou, class_iou in found:
         assert (miou, fb_iou) == (expected.miou.item(), expected.fb_iou.item())
         assert class_iou == {key: iou.item() for key, iou in expected.class_iou.items()}
+
+
+def test_a_prediction_of_another_size_is_refused(episodes):
+    predicted, target, class_ids = episodes
+    with pytest.raises(ValueError, match=r"``target``: expected Hi=6 .*``predicted``"):
+        EpisodeIoU().update(predicted[:, 1:], target, class_ids)

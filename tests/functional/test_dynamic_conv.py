@@ -117,3 +117,20 @@ def test_dynamic_conv2d_says_why_a_named_backend_cannot_run(monkeypatch: pytest.
 def test_dynamic_conv2d_multi_rejects_no_kernels() -> None:
     with pytest.raises(ValueError, match=r"``kernels_list``: expected at least one tensor \(B C kh kw\), got none"):
         dynamic_conv2d_multi(torch.zeros(1, 1, 3, 3), [])
+
+
+@pytest.mark.parametrize("backend", [*ANYWHERE, "auto"])
+@pytest.mark.parametrize("needed", ["x", "kernels"])
+def test_dynamic_conv2d_gives_the_gradient_of_one_argument_alone(needed: str, backend: str) -> None:
+    inputs = {"x": torch.randn(2, 4, 6, 5), "kernels": torch.randn(2, 4, 5, 1)}
+    both = {name: value.clone().requires_grad_() for name, value in inputs.items()}
+    dynamic_conv2d(**both, backend=backend).square().sum().backward()
+    alone = {name: value.clone().requires_grad_(name == needed) for name, value in inputs.items()}
+    dynamic_conv2d(**alone, backend=backend).square().sum().backward()
+    torch.testing.assert_close(alone[needed].grad, both[needed].grad)
+
+
+def test_dynamic_conv2d_multi_takes_an_even_number_of_channels() -> None:
+    x, kernels = torch.randn(2, 4, 6, 5), [torch.randn(2, 4, 5, 1), torch.randn(2, 4, 1, 5)]
+    for found, kernel in zip(dynamic_conv2d_multi(x, kernels), kernels, strict=True):
+        torch.testing.assert_close(found, dynamic_conv2d(x, kernel))

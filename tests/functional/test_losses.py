@@ -108,3 +108,9 @@ def test_losses_refuse_other_values_by_name(mask, value):
 def test_a_black_and_white_mask_in_the_loss_warns(mask):
     with pytest.warns(UserWarning, match="``mask``: holds 255"):
         mask_loss(torch.randn(2, 2, 4, 5), (mask == 1) * 255)
+
+
+def test_episode_loss_names_support_logits_of_another_number_of_shots(mask):
+    prediction = Prediction(torch.zeros(2, 2, 4, 5), support_logits=torch.zeros(2, 3, 2, 4, 5))
+    with pytest.raises(ValueError, match=r"``support_masks``: expected K=3 .*``support_logits``"):
+        episode_loss(prediction, mask, mask.unsqueeze(1).expand(-1, 2, -1, -1))

@@ -13,6 +13,7 @@ from tolerances import assert_close
 from torch import Tensor
 
 from dpcn_modules.functional import foreground_pool, masked_average_pool, resize_mask
+from dpcn_modules.functional.pooling import resize
 
 POOLS = [masked_average_pool, partial(foreground_pool, bins=4)]
 
@@ -217,3 +218,17 @@ def test_foreground_pool_matches_loops_for_any_support(
     actual = gradients(lambda *a: foreground_pool(*a, bins), inputs)
     expected = gradients(lambda *a: oracles.foreground_pool(*a, bins), inputs)
     assert_close(actual[0], expected[0])
+
+
+def test_resize_aligns_the_corners() -> None:
+    ramp = torch.arange(5.0).reshape(1, 1, 1, 5).expand(1, 1, 2, 5)
+    wide = resize(ramp, (3, 9))
+    torch.testing.assert_close(wide, torch.linspace(0, 4, 9).expand(1, 1, 3, 9))
+    assert resize(ramp, (2, 5)) is ramp
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64, torch.bool])
+@pytest.mark.parametrize("size", [(4, 4), (2, 3), (0, 0)])
+def test_resize_mask_gives_float32_of_every_dtype(dtype: torch.dtype, size: tuple[int, int]) -> None:
+    mask = torch.ones(1, 0 if size == (0, 0) else 4, 4, dtype=dtype)
+    assert resize_mask(mask, size).dtype == torch.float32

@@ -35,7 +35,7 @@ def load_image(path: Encoded) -> Tensor:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, damaged or not an image, or has floating-point or over 16-bit pixels.
     """
-    return as_image(path, source_name(path, "image"))
+    return as_image(path)
 
 
 def load_mask(path: Encoded, *, palette: Palette = "ids") -> Tensor:
@@ -59,7 +59,7 @@ def load_mask(path: Encoded, *, palette: Palette = "ids") -> Tensor:
             object is in the alpha channel, or white is stored as 0 or transparent, so that it is ambiguous what the
             object is; indices and colours of a palette disagree; or values are above 255.
     """
-    return as_mask(path, source_name(path, "mask"), palette=palette)
+    return as_mask(path, palette=palette)
 
 
 def as_image(image: ImageLike, name: str = "image") -> Tensor:

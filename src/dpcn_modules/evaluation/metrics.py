@@ -80,11 +80,16 @@ class EpisodeIoU(Metric):
             row += [(ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))]
         self.counts.append(torch.stack(row, 1))  # type: ignore[union-attr]  # a list until it is gathered
 
-    def compute(self) -> Score:
-        """Take the ratios; NaN where no pixel was counted."""
+    def class_sums(self) -> tuple[Tensor, Tensor]:
+        """The ids of the classes, ``(N,)`` in their order, and their pixels, ``(N, 4)``: intersection and union of the
+        background, intersection and union of the foreground."""
         counts = self.counts if isinstance(self.counts, Tensor) else torch.cat(self.counts)
         class_ids, place = torch.unique(counts[:, 0], return_inverse=True)
-        by_class = counts.new_zeros(len(class_ids), 4).index_add_(0, place, counts[:, 1:])
+        return class_ids, counts.new_zeros(len(class_ids), 4).index_add_(0, place, counts[:, 1:])
+
+    def compute(self) -> Score:
+        """Take the ratios; NaN where no pixel was counted."""
+        class_ids, by_class = self.class_sums()
         iou = by_class[:, 2] / by_class[:, 3]
         present = by_class[:, 3] > 0
         total = by_class.sum(0)

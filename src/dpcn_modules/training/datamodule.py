@@ -246,7 +246,7 @@ class EpisodeDataModule(LightningDataModule):
     ) -> DataLoader[Episode]:
         rank, ranks = self._ranks()
         return DataLoader(
-            PaddedEpisodes(dataset),
+            dataset if ranks == 1 else PaddedEpisodes(dataset),
             batch_size=batch_size,
             sampler=ScoredSampler(dataset.episodes, rank=rank, ranks=ranks) if sampler is None else sampler,
             num_workers=self.workers,
