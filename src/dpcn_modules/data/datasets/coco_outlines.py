@@ -31,8 +31,8 @@ def encode(segmentation: object, size: tuple[int, int]) -> dict[str, Any]:
     return dict(runs.merge(runs.frPyObjects(_polygons(segmentation, size), height, width)))
 
 
-def _malformed(segmentation: object, size: tuple[int, int]) -> ValueError:
-    return ValueError(
+def _malformed(segmentation: object, size: tuple[int, int]) -> InputError:
+    return InputError(
         f"expected polygons [[x, y, x, y, ...], ...] or run lengths of all {size[0]} x {size[1]} (height x width) "
         f"pixels as its segmentation, got {str(segmentation)[:60]}; repair it or fetch the file again."
     )
