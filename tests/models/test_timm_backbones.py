@@ -10,8 +10,9 @@ from torch import Tensor
 
 from dpcn_modules.data.resizing import IMAGENET_MEAN, IMAGENET_STD
 from dpcn_modules.errors import DownloadError, InputError, InputFileError, MissingPackageError
-from dpcn_modules.models import build_backbone, build_model, settings_of
+from dpcn_modules.models import build_backbone, build_model, load_model, settings_of
 from dpcn_modules.models.backbones import base, efficientnet_lite
+from dpcn_modules.models.checkpoint import describe_model
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'dpcn_modules[pretrained]'")
 
@@ -260,6 +261,20 @@ def test_networks_take_them(network: str, backbone: str) -> None:
     masks[..., 20:40, 20:40] = 1
     with torch.no_grad():
         assert model(image(), image()[None], masks).logits.shape == (1, 2, 65, 65)
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "timm:vit_tiny_patch16_224"])
+def test_a_checkpoint_builds_the_backbone_again_without_its_weights(backbone: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model(backbone.removeprefix("timm:").replace("eff", "tf_eff", 1)).state_dict(), path)
+    model = build_model("dpcn_small", backbone=backbone, weights=path, stride=16, trainable="none").eval()
+    state = {f"model.{entry}": value for entry, value in model.state_dict().items()}
+    torch.save({**describe_model(model), "state_dict": state}, tmp_path / "last.ckpt")
+    path.unlink()
+    again = load_model(tmp_path / "last.ckpt")
+    assert not any(parameter.requires_grad for parameter in again.backbone.parameters())
+    for actual, expected in zip(again.backbone(image()), model.backbone(image()), strict=True):
+        assert torch.equal(actual, expected)
 
 
 def test_settings_are_checked_without_timm() -> None:
