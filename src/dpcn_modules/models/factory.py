@@ -118,8 +118,13 @@ def _build_host(kind: type[HostNetwork], options: tuple[str, ...], settings: Hos
 
 def _backbone(settings: NetworkSettings) -> Backbone:
     settings = settings.decided()
+    maps = {name: value for name in ("stride", "stages") if (value := getattr(settings, name)) is not None}
     backbone = build_backbone(
-        settings.backbone, weights=settings.weights, trainable=settings.trainable, frozen_norm=settings.frozen_norm
+        settings.backbone,
+        weights=settings.weights,
+        trainable=settings.trainable,
+        frozen_norm=settings.frozen_norm,
+        **maps,
     )
     backbone.validate = False
     return backbone

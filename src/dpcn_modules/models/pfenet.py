@@ -114,6 +114,11 @@ class PFENet(HostNetwork):
         empty_shots: EmptyShots = "left_out",
     ) -> None:
         super().__init__(backbone, channels=channels)
+        if not backbone.can_mask_layer3:
+            raise InputError(
+                f"``backbone``: PFENet puts masked features of layer3 through layer4, which {type(backbone).__name__} "
+                f"cannot do; take a convolutional backbone, or another network."
+            )
         check_choice("empty_shots", empty_shots, get_args(EmptyShots))
         self.empty_shots = empty_shots
         C, wide = channels, sum(backbone.channels[:2])

@@ -9,7 +9,7 @@ from dpcn_modules._checks import check_choice, check_flag, check_integer, check_
 from dpcn_modules.errors import InputTypeError
 from dpcn_modules.functional.dynamic_conv import BACKEND_NAMES
 from dpcn_modules.functional.region_matching import check_windows
-from dpcn_modules.models.backbones import BACKBONES, Trainable
+from dpcn_modules.models.backbones import Trainable, check_backbone
 from dpcn_modules.modules.dynamic_convolution import DEFAULT_BRANCHES, GENERATIONS, check_branches
 
 EmptyShots: TypeAlias = Literal["left_out", "counted"]
@@ -32,11 +32,14 @@ class NetworkSettings(_CheckedSettings):
     """The backbone of any network.
 
     Attributes:
-        backbone: a name that :func:`list_backbones` lists.
-        weights: of the backbone: None, a torchvision name ("imagenet", "IMAGENET1K_V2", ...) or a local file.
+        backbone: a name that :func:`list_backbones` lists, or "timm:" and the name of a model of timm.
+        weights: of the backbone: None, "imagenet", another name of torchvision's ("IMAGENET1K_V2", ...), "timm" (timm's
+            own) or a local file.
         trainable: "all", "layer4" or "none" of the backbone; None: "all" without weights, and with weights what the
             network's authors trained (DPCN layer4, PFENet and CANet nothing, PANet everything).
         frozen_norm: the BatchNorm running statistics of the backbone stay as they are; None: with weights.
+        stride: of timm's backbones: image pixels from cell to cell; None: 8, and a transformer's patch.
+        stages: of timm's backbones: positions of the three feature maps or blocks; None: see docs/guide/backbones.md.
     """
 
     trained_with_weights: ClassVar[Trainable] = "layer4"
@@ -45,6 +48,8 @@ class NetworkSettings(_CheckedSettings):
     weights: str | None = None
     trainable: Trainable | None = None
     frozen_norm: bool | None = None
+    stride: int | None = None
+    stages: Sequence[int] | None = None
 
     def decided(self) -> Self:
         """A copy in which the settings that depend on the weights are filled in."""
@@ -176,16 +181,18 @@ def _check_weights(name: str, value: Any) -> None:
         raise InputTypeError(f"``{name}``: expected a name, a path or None, got {value!r} ({type(value).__name__}).")
 
 
-def _check_each_integer(name: str, values: Sequence[int]) -> None:
+def _check_each_integer(name: str, values: Sequence[int], lowest: int = 1) -> None:
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise InputTypeError(f"``{name}``: expected one or more whole numbers, got {values!r}.")
     for value in values:
-        check_integer(name, value)
+        check_integer(name, value, lowest=lowest)
 
 
 _check_probability = partial(check_number, lowest=0.0, highest=1.0)
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
-    "backbone": partial(check_choice, known=BACKBONES),
+    "backbone": check_backbone,
+    "stride": partial(check_integer, otherwise="; None is the backbone's own"),
+    "stages": lambda name, values: _check_each_integer(name, values, lowest=0),
     "weights": _check_weights,
     "trainable": partial(check_choice, known=get_args(Trainable)),
     "kernel_size": check_odd,

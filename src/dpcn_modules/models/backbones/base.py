@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self, TypeAlias, TypedDict, get_args
 
+import torch
 from torch import Tensor, nn
 
 from dpcn_modules._checks import check_choice, check_shapes
@@ -10,6 +11,8 @@ from dpcn_modules.models.weights import load_weights
 
 Features: TypeAlias = tuple[Tensor, Tensor, Tensor]
 Trainable: TypeAlias = Literal["all", "layer4", "none"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""The normalisation of the images that enter every network."""
 
 
 class Pretraining(TypedDict, total=False):
@@ -37,11 +40,12 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: channels of layer2, layer3 and layer4.
+        mean, std: of the images that the network inside was made for, in the range 0 to 1; `forward` converts to them.
         validate: check the shape of each image; False where the caller has done so.
 
     Shape:
-        image: ``(B, 3, Hi, Wi)``, normalised with ImageNet's mean and standard deviation if the weights are
-        ImageNet's. With ``high=False`` layer4 is left out, and layer3's feature stands in its place.
+        image: ``(B, 3, Hi, Wi)``, normalised with ImageNet's mean and standard deviation, whatever the backbone. With
+        ``high=False`` layer4 is left out, and layer3's feature stands in its place.
         Returns: features of layer2, layer3 and layer4, each ``(B, channels[i], H, W)``; the maps of one
         network can differ in size.
     """
@@ -50,7 +54,18 @@ class Backbone(nn.Module):
     layer4: nn.Module
     trainable: Trainable
     frozen_norm: bool
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    _scale: Tensor | None
+    _shift: Tensor | None
     validate = True
+    can_mask_layer3 = True
+    """`last` takes a masked feature of layer3, as PFENet needs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("_scale", None, persistent=False)
+        self.register_buffer("_shift", None, persistent=False)
 
     def _load_and_freeze(
         self,
@@ -60,13 +75,16 @@ class Backbone(nn.Module):
         frozen_norm: bool | None = None,
     ) -> None:
         """Finish the construction, once all layers are there; torchvision may know the architecture by a name."""
-        if trainable is None:
-            trainable = "all" if weights is None else "layer4"
-        check_choice("trainable", trainable, get_args(Trainable))
         if weights is not None:
             load_weights(self, weights, architecture)
+        self._freeze(weights is not None, trainable, frozen_norm)
+
+    def _freeze(self, pretrained: bool, trainable: Trainable | None, frozen_norm: bool | None) -> None:
+        if trainable is None:
+            trainable = "layer4" if pretrained else "all"
+        check_choice("trainable", trainable, get_args(Trainable))
         self.trainable = trainable
-        self.frozen_norm = weights is not None if frozen_norm is None else frozen_norm
+        self.frozen_norm = pretrained if frozen_norm is None else frozen_norm
         self.requires_grad_(trainable == "all")
         self._last_stage().requires_grad_(trainable != "none")
         self.train(self.training)
@@ -74,8 +92,24 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor, *, high: bool = True) -> Features:
         if self.validate:
             check_shapes(image=(image, "B 3 Hi Wi"))
+        return self._features(self._converted(image), high)
+
+    def _features(self, image: Tensor, high: bool) -> Features:
         layer2, layer3 = self._middle(image)
         return layer2, layer3, self.last(layer3) if high else layer3
+
+    def _set_normalization(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """State what the network inside expects; an image in ImageNet's normalisation becomes scale * image + shift."""
+        self.mean, self.std = tuple(mean), tuple(std)
+        if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
+            return
+        own_mean, own_std, mean_, std_ = map(torch.tensor, (self.mean, self.std, IMAGENET_MEAN, IMAGENET_STD))
+        self._scale = (std_ / own_std)[:, None, None]
+        self._shift = ((mean_ - own_mean) / own_std)[:, None, None]
+
+    def _converted(self, image: Tensor) -> Tensor:
+        """The image in the normalisation of the network inside."""
+        return image if self._scale is None or self._shift is None else image * self._scale + self._shift
 
     def last(self, layer3: Tensor) -> Tensor:
         """layer4 on a feature of layer3; PFENet gives it a masked one."""
