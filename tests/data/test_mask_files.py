@@ -172,7 +172,9 @@ def test_transparent_pixels_are_background(tmp_path: Path) -> None:
     assert np.array_equal(foreground(path), OBJECT > 0)
 
 
-@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "two alphas", "key of a palette", "key of grey", "key of RGB"])
+@pytest.mark.parametrize(
+    "kind", ["RGBA", "LA", "palette", "two alphas", "key of a palette", "key of grey", "key of RGB"]
+)
 def test_black_object_on_transparent_white_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "m.png"
     shown = Image.fromarray(255 - OBJECT)
