@@ -65,7 +65,7 @@ def test_a_store_of_another_key_is_refused_by_name(store, name):
 
 
 def test_a_folder_without_a_store_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="has no store.json; write it with `dpcn features`"):
+    with pytest.raises(FileNotFoundError, match=r"has no store\.json; write it with `dpcn features`"):
         FeatureStore(tmp_path, KEY)
 
 
@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_only_complete_parts(store, monkeypatch, fails_at):
         return opened(path, *args, **kwargs)
 
     monkeypatch.setattr(type(store.path), "open", full)
-    with pytest.raises(WriteError, match="cannot be written: the disk is full. Everything written before is complete"):
+    with pytest.raises(WriteError, match=r"cannot be written: the disk is full\. Everything written"):
         store.write([record(1)])
     assert sorted(store.path.iterdir()) == before
     assert len(store) == len(FeatureStore(store.path, KEY)) == 1

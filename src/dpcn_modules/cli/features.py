@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
-from dpcn_modules._checks import check_integer, require
+from dpcn_modules._checks import check_choice, check_integer, require
 from dpcn_modules.cli.fit import ConfigCLI, ConfigTask, expand_protocol
 from dpcn_modules.data.feature_store import FeatureStore
 from dpcn_modules.errors import InputError
 from dpcn_modules.evaluation.feature_cache import parse_bytes
 from dpcn_modules.models.stages import FrozenStages
 from dpcn_modules.training import EpisodeDataModule
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 class FeaturesCLI(ConfigCLI):
@@ -49,6 +51,7 @@ def run(arguments: list[str]) -> None:
         raise InputError("``data.features``: expected the folder to write, got none; give --data.features PATH.")
     check_integer("--views", config.views, lowest=0)
     check_integer("--batch", config.batch)
+    check_choice("--device", config.device, DEVICES)
     budget = None if config.budget is None else parse_bytes(config.budget, "--budget")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     encode = FrozenStages(cli.model.model.to(device).eval())
@@ -65,11 +68,11 @@ def run(arguments: list[str]) -> None:
     features, masks = views.counts()
     print(
         f"{views.source.name}: at most {features} features of {len(views.targets())} images and {masks} masks, "
-        f"{needed / 2**30:.2f} GB, about {features * seconds / 60:.1f} min on {device} beside reading the images; "
-        f"{data.features} has {len(store)} views, {store.bytes / 2**30:.2f} GB"
+        f"{needed / 2**20:.1f} MB, about {features * seconds / 60:.1f} min on {device} beside reading the images; "
+        f"{data.features} has {len(store)} views, {store.bytes / 2**20:.1f} MB"
     )
 
     written = views.write(
         store, encode, budget=budget, batch=config.batch, progress=lambda ids: tqdm(ids, desc="images", leave=False)
     )
-    print(f"{written} views written; {len(store)} views, {store.bytes / 2**30:.2f} GB: {data.features}")
+    print(f"{written} views written; {len(store)} views, {store.bytes / 2**20:.1f} MB: {data.features}")
