@@ -205,6 +205,7 @@ def outcome(folder: Path, read: Callable[[Path], None]) -> str:
 def main() -> None:
     options = parser(__doc__, "kill_writing")
     options.add_argument("--kills", type=int, default=100, help="of each kind of file")
+    options.add_argument("--kind", choices=["all", *KINDS], default="all", help="of files")
     args = options.parse_args()
     warnings.filterwarnings("ignore")
     log, generator = Log("kill_writing", args), random.Random(args.seed)
@@ -214,7 +215,7 @@ def main() -> None:
     for kind, (write, read, more) in KINDS.items():
         found: dict[str, int] = {}
         delays = [generator.uniform(0.0, 0.2) for _ in range(args.kills)]
-        if any(case["kind"] == kind for case in log.cases):
+        if args.kind not in ("all", kind) or any(case["kind"] == kind for case in log.cases):
             continue
         for delay in delays:
             with tempfile.TemporaryDirectory(dir=here) as name:

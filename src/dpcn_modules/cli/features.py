@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
+from tqdm import tqdm  # type: ignore[import-untyped]
 
-from dpcn_modules._checks import check_choice, check_integer, require
+from dpcn_modules._checks import check_choice, check_integer
 from dpcn_modules.cli.fit import ConfigCLI, ConfigTask, expand_protocol
 from dpcn_modules.data.feature_store import FeatureStore
 from dpcn_modules.errors import InputError
@@ -41,9 +42,6 @@ def run(arguments: list[str]) -> None:
     ``arguments`` are those after ``dpcn features``: configs, settings, ``--views``, ``--budget``, ``--batch``,
     ``--device``.
     """
-    require("tqdm", extra="train")
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
     arguments = expand_protocol("features", arguments)
     cli = FeaturesCLI(ConfigTask, EpisodeDataModule, args=arguments, run=False, seed_everything_default=0)
     config, data = cli.config, cli.datamodule
