@@ -27,7 +27,7 @@ class FrozenStages:
         >>> from dpcn_modules import build_model
         >>> stages = FrozenStages(build_model("dpcn_small", trainable="none"))
         >>> [tuple(each.shape) for each in stages(torch.zeros(1, 3, 33, 33))]
-        [(1, 64, 5, 5), (1, 96, 5, 5), (1, 128, 5, 5)]
+        [(1, 64, 9, 9), (1, 64, 9, 9), (1, 64, 9, 9)]
     """
 
     def __init__(self, model: nn.Module) -> None:
