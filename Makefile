@@ -40,6 +40,7 @@ bench: .venv/.installed
 	$(call BENCH,episode) --size 97 --shots 1 --repeats 3 --models $(SMALL)
 	$(call BENCH,evaluation) --model dpcn_small --size 64 --episodes 40
 	$(call BENCH,loader) --model dpcn_small --size 64 --batch 4 --count 2 --repeats 3
+	$(call BENCH,feature_store) --model dpcn_small --size 65 --channels 16 --batch 4 --repeats 3
 	mkdir -p runs/bench && $(BIN)/python benchmarks/plots.py --results runs/bench --out runs/bench
 
 .venv/.installed: pyproject.toml

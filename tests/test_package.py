@@ -35,7 +35,7 @@ PACKAGES = {  # beside errors, which all of them raise
     "functional": {"_checks", "interface"},
     "modules": {"_checks", "functional"},
     "models": {"_checks", "functional", "interface", "modules"},
-    "data": {"_checks"},
+    "data": {"_checks", "interface"},
     "evaluation": {"_checks", "data", "functional", "interface", "models", "__version__"},
     "training": {"_checks", "data", "evaluation", "functional", "interface", "models", "__version__"},
     "viz": {"_checks", "data"},

@@ -27,7 +27,13 @@ def test_a_killed_training_resumes_bit_for_bit(tmp_path):
 def test_a_killed_writer_leaves_no_half_of_a_file(tmp_path):
     summary, cases = run("kill_writing.py", "--kills=3", folder=tmp_path)
     assert summary["half_written"] == 0, cases
-    assert {case["kind"] for case in cases} >= {"checkpoint", "mask cache", "result", "list of episodes"}
+    assert {case["kind"] for case in cases} >= {
+        "checkpoint",
+        "mask cache",
+        "feature store",
+        "result",
+        "list of episodes",
+    }
 
 
 def test_ranks_have_the_sums_and_steps_of_one(tmp_path):

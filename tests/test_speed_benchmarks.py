@@ -147,6 +147,17 @@ def test_evaluation_with_the_cache_gives_the_same_score(tmp_path):
     assert "cache 4GB: feature cache: " in printed
 
 
+def test_a_step_from_the_store_has_the_loss_of_one_through_the_backbone(tmp_path):
+    small = ("--model=dpcn_small", "--size=33", "--channels=16", "--batch=2", "--repeats=1", "--out=out.json")
+    run("feature_store.py", *small, folder=tmp_path)
+    rows = result_of(tmp_path / "out.json")["rows"]
+    assert [row["contender"] for row in rows] == [
+        f"{name}: {what}" for what in ("step", "batch and step") for name in ("backbone", "store")
+    ]
+    assert all(row["times_faster"] > 0 for row in rows)
+    assert rows[0]["times_faster"] == rows[2]["times_faster"] == 1
+
+
 @pytest.mark.real_data
 def test_the_loader_stands_beside_the_step_on_real_images(tmp_path, real_data):
     small = ("--model=dpcn_small", "--size=65", "--batch=2", "--count=1", "--workers", 0, 1, "--repeats=1")

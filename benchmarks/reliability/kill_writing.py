@@ -27,6 +27,7 @@ from dpcn_modules.data import Coco20i, EpisodeDataset, Shapes, TestTransform, ma
 from dpcn_modules.data.datasets.files import replacing
 from dpcn_modules.data.datasets.folds import COCO_CLASSES
 from dpcn_modules.data.episodes.manifest import read_manifest
+from dpcn_modules.data.feature_store import FeatureStore, Record
 from dpcn_modules.data.io import load_mask
 from dpcn_modules.evaluation import Protocol, Score
 from dpcn_modules.evaluation.results import Result, Run, read_result
@@ -114,6 +115,36 @@ def read_mask_cache(folder: Path) -> None:
             _require(torch.equal(images.load(number)[1], expected.load(number)[1]), f"another mask in {cache.name}")
 
 
+def write_feature_stores(folder: Path) -> None:
+    """Stores of 50 parts, of which each image has features and a mask of its own number."""
+    for number in _endless(folder):
+        store = FeatureStore(folder / f"store{number}", STORE, write=True)
+        for part in range(50):
+            values = range(8 * part, 8 * part + 8)
+            stages = [
+                [torch.full((16, 30, 30), float(value)), torch.full((8, 30, 30), float(value))] for value in values
+            ]
+            masks = [torch.full((97, 97), value % 256) for value in values]
+            store.write([Record(str(v), v % 2, s, mask) for v, s, mask in zip(values, stages, masks, strict=True)])
+        store.finish("all")
+
+
+def read_feature_stores(folder: Path) -> None:
+    """Every store has whole parts, those without the mark of completeness too."""
+    stores = sorted(folder.glob("store*"))
+    for path in stores:
+        if not (path / "store.json").is_file():
+            continue
+        store = FeatureStore(path, STORE)
+        present = [value for value in range(400) if (str(value), value % 2) in store]
+        _require(len(present) == len(store) and len(present) % 8 == 0, f"{len(present)} of {len(store)} images")
+        _require(not store.finished("all") or len(store) == 400, f"{len(store)} images in a complete store")
+        for value in present:
+            stages, mask = store.read(str(value), value % 2) or ([], torch.empty(0))
+            values = {float(v) for stage in stages for v in stage.unique()} | {float(v) for v in mask.unique()}
+            _require(values == {float(value), float(value % 256)}, f"a mixture of {values}")
+
+
 def _endless(folder: Path) -> Iterator[int]:
     """0, 1, ... once all is prepared, which the parent learns from a file."""
     (folder / "started").touch()
@@ -145,11 +176,13 @@ def _require(condition: bool, found: str) -> None:
         raise AssertionError(f"the file was read, and holds {found}")
 
 
+STORE = {"version": "1"}
 SHAPES = Shapes(0, image_size=32, images_per_class=300).split("test")
 KINDS: dict[str, tuple[Callable[..., None], Callable[[Path], None], tuple[Any, ...]]] = {
     "checkpoint": (write_checkpoints, read_checkpoints, (AtomicCheckpointIO(),)),
     "checkpoint by Lightning alone": (write_checkpoints, read_checkpoints, (TorchCheckpointIO(),)),
     "mask cache": (write_mask_cache, read_mask_cache, ()),
+    "feature store": (write_feature_stores, read_feature_stores, ()),
     "result": (write_results, read_results, ()),
     "list of episodes": (write_manifests, read_manifests, ()),
     "predicted mask": (write_masks, read_masks, ()),
@@ -172,6 +205,7 @@ def outcome(folder: Path, read: Callable[[Path], None]) -> str:
 def main() -> None:
     options = parser(__doc__, "kill_writing")
     options.add_argument("--kills", type=int, default=100, help="of each kind of file")
+    options.add_argument("--kind", choices=["all", *KINDS], default="all", help="of files")
     args = options.parse_args()
     warnings.filterwarnings("ignore")
     log, generator = Log("kill_writing", args), random.Random(args.seed)
@@ -181,7 +215,7 @@ def main() -> None:
     for kind, (write, read, more) in KINDS.items():
         found: dict[str, int] = {}
         delays = [generator.uniform(0.0, 0.2) for _ in range(args.kills)]
-        if any(case["kind"] == kind for case in log.cases):
+        if args.kind not in ("all", kind) or any(case["kind"] == kind for case in log.cases):
             continue
         for delay in delays:
             with tempfile.TemporaryDirectory(dir=here) as name:

@@ -25,6 +25,22 @@ class Prediction(NamedTuple):
     refined_mask: Tensor | None = None
 
 
+class ImageStages(NamedTuple):
+    """Features of a backbone's stages, which a network takes in the place of the image that they were made of.
+
+    Attributes:
+        size: ``(Hi, Wi)`` of the image.
+        layer2: ``(B, C, H, W)`` or ``(B, K, C, H, W)``; in any floating-point type.
+        layer3: likewise, with channels and size of its own.
+        layer4: likewise; None where the network makes it of layer3.
+    """
+
+    size: tuple[int, int]
+    layer2: Tensor
+    layer3: Tensor
+    layer4: Tensor | None = None
+
+
 class ImageFeatures(NamedTuple):
     """Features of an image, made once and used in many episodes.
 

@@ -36,14 +36,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     # Lightning's command line has a parser of its own, and takes seconds to import.
-    if argv and argv[0] in ("fit", "test", "episodes"):
+    if argv and argv[0] in ("fit", "test", "episodes", "features"):
         require("lightning", "torchmetrics", "jsonargparse", extra="train")
-        from dpcn_modules.cli import episodes, fit
+        from dpcn_modules.cli import episodes, features, fit
 
         # Lightning warns that its own arguments could be confused with the process's.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-        if argv[0] == "episodes":
-            episodes.run(argv[1:])
+        if argv[0] in ("episodes", "features"):
+            {"episodes": episodes, "features": features}[argv[0]].run(argv[1:])
         else:
             fit.run(argv[0], argv[1:])
         return 0
@@ -52,10 +52,13 @@ def _run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="dpcn", description="Few-shot semantic segmentation.")
     parser.add_argument("--version", action="version", version=f"dpcn_modules {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{fit,test,episodes,segment,prepare,info}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{fit,test,episodes,features,segment,prepare,info}"
+    )
     commands.add_parser("fit", help="train a network by a config (dpcn fit --help)")
     commands.add_parser("test", help="score a checkpoint by a config (dpcn test --help)")
     commands.add_parser("episodes", help="write the episodes of a config's test (dpcn episodes --help)")
+    commands.add_parser("features", help="write the feature store of a config (dpcn features --help)")
     for name, module, text in (
         ("segment", segment, "segment images with a checkpoint and a few masked images"),
         ("prepare", prepare, "a data set's masks and lists from its raw downloads"),

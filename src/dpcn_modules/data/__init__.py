@@ -10,6 +10,7 @@ from dpcn_modules.data.episodes.batches import EpisodeSampler, collate_episodes
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform, View
 from dpcn_modules.data.episodes.manifest import manifest_hash, manifest_lines, read_manifest
 from dpcn_modules.data.episodes.sampling import EpisodeSpec, Sampling, sample_episode
+from dpcn_modules.data.feature_store import FeatureStore
 from dpcn_modules.data.io import ImageLike, as_image, as_mask, check_same_size, load_image, load_mask
 from dpcn_modules.data.object_masks import binary_mask, target_mask
 from dpcn_modules.data.palettes import Palette
@@ -29,6 +30,7 @@ __all__ = [
     "EpisodeDataset",
     "EpisodeSampler",
     "EpisodeSpec",
+    "FeatureStore",
     "FoldedData",
     "ImageLike",
     "ImageSource",

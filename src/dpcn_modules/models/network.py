@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dpcn_modules._checks import check_shapes, check_values, with_shot_axis
 from dpcn_modules.functional.pooling import resize, shots_with_foreground
-from dpcn_modules.interface import EncodeDecodeModel, ImageFeatures, Prediction, SupportFeatures
+from dpcn_modules.interface import EncodeDecodeModel, ImageFeatures, ImageStages, Prediction, SupportFeatures
 from dpcn_modules.models.backbones import Backbone
 from dpcn_modules.models.fusion import Fusion
 from dpcn_modules.models.settings import Settings
@@ -29,8 +29,9 @@ class FewShotNetwork(nn.Module):
         settings: that it was built with, or None; name and settings are kept in checkpoints.
 
     Shape:
-        - query_image: ``(B, 3, Hi, Wi)``, normalised with the ImageNet mean and std
-        - support_images: ``(B, K, 3, His, Wis)``, or ``(B, 3, His, Wis)`` for one shot
+        - query_image: ``(B, 3, Hi, Wi)``, normalised with the ImageNet mean and std, or
+          :class:`dpcn_modules.interface.ImageStages`
+        - support_images: ``(B, K, 3, His, Wis)``, or ``(B, 3, His, Wis)`` for one shot, or stages with the axis K
         - support_masks: ``(B, K, His, Wis)`` or ``(B, His, Wis)`` in {0, 1, 255}
         - output: :class:`dpcn_modules.interface.Prediction`, logits ``(B, 2, Hi, Wi)``
 
@@ -48,18 +49,23 @@ class FewShotNetwork(nn.Module):
         self.name = ""
         self.settings: Settings | None = None
 
-    def forward(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
+    def forward(
+        self, query_image: Tensor | ImageStages, support_images: Tensor | ImageStages, support_masks: Tensor
+    ) -> Prediction:
         """Segment the query of every episode."""
-        support_images, support_masks = with_shot_axis(support_images, support_masks)
+        shots = support_images if isinstance(support_images, Tensor) else support_images.layer3
+        shots, support_masks = with_shot_axis(shots, support_masks)
+        support_images = shots if isinstance(support_images, Tensor) else support_images
         lengths = check_shapes(
-            query_image=(query_image, "B 3 Hi Wi"),
-            support_images=(support_images, "B K 3 His Wis"),
+            **_shapes("query_image", query_image, "B", "3 Hi Wi"),
+            **_shapes("support_images", support_images, "B K", "3 His Wis"),
             support_masks=(support_masks, "B K His Wis"),
         )
         query = self._encode_image(query_image)
         support = self._encode_image(support_images, high=self.reads_support_high)
         check_values(masks={"support_masks": support_masks}, features=_by_name(query=query, support=support))
-        prediction = self._decode(query, self._encode_support(support, support_masks), (lengths["Hi"], lengths["Wi"]))
+        size = query_image.size if isinstance(query_image, ImageStages) else (lengths["Hi"], lengths["Wi"])
+        prediction = self._decode(query, self._encode_support(support, support_masks), size)
         if self.training and self.query_to_support:
             predicted_mask = (prediction.logits[:, 1] > prediction.logits[:, 0]).long()
             support_size = (lengths["His"], lengths["Wis"])
@@ -112,11 +118,25 @@ class FewShotNetwork(nn.Module):
         """Parameters that start to train after the others: the last stage of a pretrained backbone."""
         return self.backbone.delayed_parameters()
 
-    def _encode_image(self, image: Tensor, *, high: bool = True) -> ImageFeatures:
-        leading = image.shape[:-3]
-        layer2, layer3, layer4 = self.backbone(image.reshape(-1, *image.shape[-3:]), high=high)
+    def _encode_image(self, image: Tensor | ImageStages, *, high: bool = True) -> ImageFeatures:
+        if isinstance(image, ImageStages):
+            leading = image.layer3.shape[:-3]
+            layer2, layer3, layer4 = self._last_stages(image, high=high)
+        else:
+            leading = image.shape[:-3]
+            layer2, layer3, layer4 = self.backbone(image.reshape(-1, *image.shape[-3:]), high=high)
         features = self._image_features(resize(layer2, layer3.shape[-2:]), layer3, layer4)
         return ImageFeatures(*(feat.reshape(*leading, *feat.shape[1:]) for feat in features))
+
+    def _last_stages(self, stages: ImageStages, *, high: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The stages without the axis K, in the precision of the weights; layer4 is made where it is not there."""
+        dtype = next(self.parameters()).dtype
+        layer2, layer3 = (each.flatten(0, -4).to(dtype) for each in (stages.layer2, stages.layer3))
+        if not high:
+            return layer2, layer3, layer3
+        if stages.layer4 is None:
+            return layer2, layer3, self.backbone.last(layer3)
+        return layer2, layer3, stages.layer4.flatten(0, -4).to(dtype)
 
     def _image_features(self, layer2: Tensor, layer3: Tensor, layer4: Tensor) -> ImageFeatures:
         """What is kept of an image; layer2 has layer3's size already."""
@@ -137,6 +157,18 @@ class FewShotNetwork(nn.Module):
         asked = ImageFeatures(*(feat.flatten(0, 1) for feat in support))  # BK C H W
         encoded = self._encode_support(shown, predicted_mask.repeat_interleave(K, 0).unsqueeze(1))
         return self._decode(asked, encoded, size).logits.reshape(B, K, 2, *size)
+
+
+def _shapes(name: str, image: Tensor | ImageStages, leading: str, axes: str) -> dict[str, tuple[Tensor, str]]:
+    """What `check_shapes` compares of images, or of their stages."""
+    if not isinstance(image, ImageStages):
+        return {name: (image, f"{leading} {axes}")}
+    stages = (("layer2", image.layer2), ("layer3", image.layer3), ("layer4", image.layer4))
+    return {
+        f"{name}.{layer}": (feat, f"{leading} C{layer[-1]} H{layer[-1]} W{layer[-1]}")
+        for layer, feat in stages
+        if feat is not None
+    }
 
 
 def encode_support_images(model: EncodeDecodeModel, images: Tensor) -> ImageFeatures:

@@ -1,17 +1,23 @@
 """Episodes of a folded data set, as a Lightning data module."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from dpcn_modules import __version__
 from dpcn_modules._checks import check_choice, check_integer, plain
 from dpcn_modules.data import Annotation, FoldedData, ImageSource, Sampling, Split, TestTransform, TrainTransform
 from dpcn_modules.data.episodes.batches import EpisodeSampler, PaddedEpisodes, ScoredSampler, collate_episodes
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, Transform
 from dpcn_modules.data.episodes.manifest import manifest_hash, manifest_lines, read_manifest
+from dpcn_modules.data.episodes.stored import StoredEpisodes
+from dpcn_modules.data.episodes.stored_views import StoredViews
+from dpcn_modules.data.feature_store import FeatureStore, describe
 from dpcn_modules.data.resizing import MaskInterpolation
 from dpcn_modules.errors import InputError
 from dpcn_modules.evaluation import Protocol
@@ -60,6 +66,8 @@ class EpisodeDataModule(LightningDataModule):
         workers: loader processes; episodes do not depend on it.
         protocol_name: what the test's protocol is called; a label.
         train_transform: from image and mask to the network's input; None: PFENet's augmentation.
+        features: folder of a feature store, as `dpcn features` writes it for the same data and network: training then
+            shows one of the stored views of each image, and runs the stages alone that are not frozen.
 
     Raises:
         TypeError: a number of another type.
@@ -67,8 +75,8 @@ class EpisodeDataModule(LightningDataModule):
             begins, a ``batch_size`` that the devices cannot share or above ``episodes_per_epoch``, a
             ``device_batch_size`` that does not divide it or meets another accumulation of the trainer, or a checkpoint
             from inside an epoch of other batches; when a loader is made, an unknown ``sampling`` or ``annotation``, a
-            class with fewer than ``shot + 1`` images, or a manifest of other data.
-        FileNotFoundError: when the test's loader is made, no such manifest.
+            class with fewer than ``shot + 1`` images, a manifest of other data, or a feature store of other data.
+        FileNotFoundError: when the test's loader is made, no such manifest; when a training begins, no feature store.
     """
 
     source: FoldedData
@@ -92,6 +100,7 @@ class EpisodeDataModule(LightningDataModule):
     workers: int = 0
     protocol_name: str = "unnamed"
     train_transform: Transform | None = None
+    features: str | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -106,6 +115,7 @@ class EpisodeDataModule(LightningDataModule):
         self.train_transform = self.train_transform or TrainTransform(
             self.size, mask_interpolation=self.mask_interpolation
         )
+        self.store: FeatureStore | None = None
         self._images: dict[Split, ImageSource] = {}
         self._resumed = {"epoch": 0, "done": 0}
         self._resumed_batch = 0
@@ -133,8 +143,35 @@ class EpisodeDataModule(LightningDataModule):
             )
         place = {"rank": rank, "ranks": ranks, **self._resumed}
         sampler = EpisodeSampler(self.episodes_per_epoch, batch_size=self.batch_size, **place)
-        dataset = self._dataset("train", self.episodes_per_epoch, self.seed, transform=self.train_transform)
+        if self.features is None:
+            dataset = self._dataset("train", self.episodes_per_epoch, self.seed, transform=self.train_transform)
+        else:
+            self.store, views = self._open_store(self.features)
+            options: dict[str, Any] = {"store": self.store, "views": views.views}
+            dataset = self._dataset("train", self.episodes_per_epoch, self.seed, kind=StoredEpisodes, **options)
         return self._loader(dataset, device_batch, sampler)
+
+    def views(self, augmented: int) -> StoredViews:
+        """What a feature store has of the training images: the test view, and so many augmented ones."""
+        transforms = (self._test_transform(self.size), cast(Transform, self.train_transform))
+        return StoredViews(self.images("train"), transforms, augmented, self.sampling, self.annotation)
+
+    def store_key(self) -> dict[str, Any]:
+        """What the views of a feature store depend on beside the images."""
+        augmentation = hashlib.sha256(json.dumps(describe(self.train_transform)).encode()).hexdigest()
+        key = {"version": __version__, "size": self.size, "mask_interpolation": self.mask_interpolation}
+        return {**key, "augmentation": augmentation}
+
+    def _open_store(self, path: str) -> tuple[FeatureStore, StoredViews]:
+        store = FeatureStore(path, self.store_key())
+        views = self.views(store.key["views"])
+        if not store.finished(views.content()):
+            raise InputError(
+                f"``features``: expected all views of {views.source.name} (``sampling`` {self.sampling!r}, "
+                f"``annotation`` {self.annotation!r}) in {path}, got a store that is not complete, or of other images; "
+                f"run `dpcn features` with the same config to add what is missing."
+            )
+        return store, views
 
     def val_dataloader(self) -> DataLoader[Episode]:
         """Episodes of the held-out classes, the same ones each time, seen at one size; all ranks have equally many
@@ -201,9 +238,16 @@ class EpisodeDataModule(LightningDataModule):
         )
 
     def _dataset(
-        self, split: Split, episodes: int, seed: int, *, transform: Transform | None = None, **options: Any
+        self,
+        split: Split,
+        episodes: int,
+        seed: int,
+        *,
+        transform: Transform | None = None,
+        kind: type[EpisodeDataset] = EpisodeDataset,
+        **options: Any,
     ) -> EpisodeDataset:
-        return EpisodeDataset(
+        return kind(
             self.images(split),
             shot=self.shot,
             episodes=episodes,

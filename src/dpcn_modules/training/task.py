@@ -19,9 +19,10 @@ from dpcn_modules.errors import InputError, NonFiniteLossError
 from dpcn_modules.evaluation import EpisodeIoU, FeatureCache, Predictor, Score, score_batch
 from dpcn_modules.evaluation.feature_cache import parse_bytes
 from dpcn_modules.functional import episode_loss
-from dpcn_modules.interface import Prediction
+from dpcn_modules.interface import ImageStages, Prediction
 from dpcn_modules.models.checkpoint import describe_model, unwrapped, upgrade_checkpoint
 from dpcn_modules.models.fusion import Fusion
+from dpcn_modules.models.stages import FrozenStages
 from dpcn_modules.models.weights import plain_name
 from dpcn_modules.training.checkpoints import AtomicCheckpointIO, open_batches, rewind_to_step
 from dpcn_modules.training.optimizers import SCHEDULES, Schedule, build_schedule, parameter_groups
@@ -120,14 +121,25 @@ class FewShotTask(LightningModule):
         self.test_score: Score | None = None
         self._buffers_at_step: dict[str, Tensor] = {}
 
-    def forward(self, query_image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
+    def forward(
+        self, query_image: Tensor | ImageStages, support_images: Tensor | ImageStages, support_masks: Tensor
+    ) -> Prediction:
         """Call the network."""
         return cast(Prediction, self.model(query_image, support_images, support_masks))
 
     def setup(self, stage: str) -> None:
-        """Have checkpoints written so that a kill leaves no half of one, unless the user chose how they are written."""
+        """Have checkpoints written so that a kill leaves no half of one, unless the user chose how they are written,
+        and refuse a feature store for a network whose stages are trained."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        if stage == "fit" and getattr(getattr(self.trainer, "datamodule", None), "features", None) is not None:
+            FrozenStages(self.model)
+
+    def on_train_start(self) -> None:
+        """Refuse a feature store of another backbone; a checkpoint to resume from has been loaded by now."""
+        store = getattr(getattr(self.trainer, "datamodule", None), "store", None)
+        if store is not None:
+            store.check(FrozenStages(self.model).key())
 
     def on_train_batch_start(self, batch: Episode, batch_idx: int) -> None:
         """Let the random numbers of a step (dropout) follow from the run's seed, so that a resume draws the same."""
@@ -159,7 +171,7 @@ class FewShotTask(LightningModule):
         self.log("train/loss_step", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         for name, value in losses.items():
             mean = self.train_losses[name]
-            mean.update(value.detach(), weight=batch.query_image.shape[0])
+            mean.update(value.detach(), weight=len(batch.query_mask))
             self.log("train/loss_epoch" if name == "loss" else f"train/{name}", mean, on_step=False, on_epoch=True)
         return loss
 

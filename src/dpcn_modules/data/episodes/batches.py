@@ -1,14 +1,17 @@
 """The episodes of an epoch, and how they are collated into a batch."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, DistributedSampler
 
 from dpcn_modules._checks import VOID, some
 from dpcn_modules.data.episodes.dataset import Episode, EpisodeDataset, View
 from dpcn_modules.errors import InputError
+from dpcn_modules.interface import ImageStages
 
 PADDING = -1
 """The item, and the index of its episode, that makes the shares of ranks equal and counts in no score."""
@@ -131,7 +134,7 @@ def collate_episodes(batch: list[Episode]) -> Episode:
     Query masks are padded at the bottom and right with 255. ValueError for episodes of another K or S.
     """
     shapes = [
-        [tuple(images.shape) for images in (episode.support_images, *(view.support_images for view in episode.views))]
+        [_shape(images) for images in (episode.support_images, *(view.support_images for view in episode.views))]
         for episode in batch
     ]
     for index, shape in enumerate(shapes):
@@ -148,9 +151,9 @@ def collate_episodes(batch: list[Episode]) -> Episode:
         for episode, (height, width) in zip(batch, spare, strict=True)
     ]
     return Episode(
-        query_image=torch.stack([episode.query_image for episode in batch]),
+        query_image=_stacked([episode.query_image for episode in batch]),
         query_mask=torch.stack(query_masks),
-        support_images=torch.stack([episode.support_images for episode in batch]),
+        support_images=_stacked([episode.support_images for episode in batch]),
         support_masks=torch.stack([episode.support_masks for episode in batch]),
         query_size=sizes,
         class_id=torch.tensor([episode.class_id for episode in batch]),
@@ -162,3 +165,16 @@ def collate_episodes(batch: list[Episode]) -> Episode:
             for views in zip(*(episode.views for episode in batch), strict=True)
         ),
     )
+
+
+def _shape(images: Tensor | ImageStages) -> tuple[int, ...]:
+    return tuple((images.layer3 if isinstance(images, ImageStages) else images).shape)
+
+
+def _stacked(images: list[Any]) -> Any:
+    """Tensors, or stages, with the new axis B."""
+    if not isinstance(images[0], ImageStages):
+        return torch.stack(images)
+    size, *stages = images[0]
+    given = [i for i, stage in enumerate(stages, 1) if stage is not None]
+    return ImageStages(size, *(torch.stack([each[i] for each in images]) for i in given))

@@ -31,10 +31,10 @@ class Episode(NamedTuple):
     """A support set and a query of one class, or a collated batch of them with a first axis B.
 
     Attributes:
-        query_image: ``(3, S, S)`` float32, normalised.
+        query_image: ``(3, S, S)`` float32, normalised; from a feature store, its stages ``(C, H, W)``.
         query_mask: in training ``(S, S)``, in testing the original mask ``(Hi, Wi)``; int64 in {0, 1, 255}.
             A batch is padded at the bottom and right with 255.
-        support_images: ``(K, 3, S, S)`` float32, normalised.
+        support_images: ``(K, 3, S, S)`` float32, normalised; from a feature store, their stages ``(K, C, H, W)``.
         support_masks: ``(K, S, S)`` int64 in {0, 1, 255}.
         query_size: ``(2,)`` int64, height and width of ``query_mask`` before the padding.
         class_id: the value stored in the masks; in a batch ``(B,)`` int64.
