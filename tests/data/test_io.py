@@ -218,6 +218,10 @@ def test_as_image_takes_every_kind(tmp_path: Path, colours: np.ndarray) -> None:
         assert torch.equal(as_image(kind), expected)
 
 
+def test_as_image_takes_an_image_of_one_row() -> None:
+    assert as_image(torch.zeros(3, 1, 5)).shape == (3, 1, 5)
+
+
 def test_as_image_repeats_grey_array(colours: np.ndarray) -> None:
     assert torch.equal(as_image(colours[..., 1]), torch.from_numpy(colours[..., 1].copy()).expand(3, 6, 9))
 
@@ -232,8 +236,8 @@ def test_as_image_repeats_grey_array(colours: np.ndarray) -> None:
         (torch.zeros(1, 3, 6, 9), ValueError, r"one by one"),
         (np.zeros((6, 9, 3), np.int64), TypeError, r"expected uint8 or floating point.*torch\.int64"),
         (np.zeros((6, 9, 3), np.uint16), TypeError, r"got torch\.uint16"),
-        (np.full((6, 9, 3), 200.0), ValueError, r"values in \[0, 1\], got 200 to 200"),
-        (torch.full((3, 6, 9), -2.0), ValueError, r"before it was normalised"),
+        (np.full((6, 9, 3), 200.0), ValueError, r"``photo``: expected .* values in \[0, 1\], got 200 to 200"),
+        (torch.full((3, 6, 9), -2.0), ValueError, r"``photo``: expected .*before it was normalised"),
         (torch.full((3, 6, 9), float("nan")), ValueError, r"got nan to nan"),
         (np.zeros((6, 9, 3), object), TypeError, r"``photo``: expected booleans, integers or floating-point .*object"),
         (torch.zeros(3, 6, 9, dtype=torch.complex64), TypeError, r"got torch\.complex64"),
@@ -278,6 +282,7 @@ def test_as_mask_reads_true_and_one_alike(dtype: torch.dtype) -> None:
         (np.zeros((6, 9, 1), np.uint8), ValueError, r"``m``: expected one class id per pixel.*\(6, 9, 1\)"),
         (torch.zeros(1, 6, 9), ValueError, r"got shape \(1, 6, 9\).*squeeze"),
         (np.array([[0, 300]]), ValueError, r"class ids from 0 to 255, got 300;"),
+        (np.array([[0, 256]]), ValueError, r"class ids from 0 to 255, got 256;"),
         (np.array([[0, -1]]), ValueError, r"got -1;"),
         (np.array([[0.5, 1.0]]), ValueError, r"0\.0 or 1\.0 in a floating-point mask, got 0\.5; threshold"),
         (torch.tensor([[float("nan")]]), ValueError, r"got nan;"),

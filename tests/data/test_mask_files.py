@@ -217,6 +217,12 @@ def test_a_png_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
         load_mask(path)
     with pytest.raises(ValueError, match="damaged"):
         as_mask(path.read_bytes())
+    Image.fromarray(OBJECT).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IEND") - 5] ^= 1  # of the checksum itself, which decoding does not look at
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="damaged"):
+        load_mask(path)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "tif"])

@@ -137,7 +137,7 @@ def test_augmented_views_are_those_of_the_transform_and_vary_by_episode(tmp_path
     _, written = write_store(tmp_path / "store", model, data, views=2)
     assert written == len(FeatureStore(tmp_path / "store", {}))
     loader = make_data(tmp_path / "store", transform=transform, **settings).train_dataloader()
-    dataset = loader.dataset.episodes
+    dataset = loader.dataset
     shown = set()
     for item in range(12):
         episode = dataset[item]
@@ -157,7 +157,7 @@ def test_augmented_views_are_those_of_the_transform_and_vary_by_episode(tmp_path
 def test_query_and_supports_are_different_images(tmp_path, shot):
     data = make_data(shot=shot)
     write_store(tmp_path / "store", make_model(), data, views=1)
-    dataset = make_data(tmp_path / "store", shot=shot).train_dataloader().dataset.episodes
+    dataset = make_data(tmp_path / "store", shot=shot).train_dataloader().dataset
     for item in range(40):
         episode = dataset[item]
         assert len({episode.query_name, *episode.support_names}) == 1 + shot
