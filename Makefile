@@ -22,7 +22,7 @@ test-lowest: .venv-lowest/.installed
 
 .venv-lowest/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet "torch==$(LOWEST)" einops numpy pytest
+	.venv-lowest/bin/python -m pip install --quiet "torch==$(LOWEST)" einops numpy pytest hypothesis
 	touch $@
 
 lint: .venv/.installed

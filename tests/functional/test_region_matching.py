@@ -201,7 +201,9 @@ def test_a_compiled_graph_searches_with_one_operator_and_an_exported_one_with_pl
 
     inputs = one_shot(shots=2)
     assert_close(torch.compile(maps, fullgraph=True, backend=watch)(*inputs), maps(*inputs))
-    assert "best_match" in graphs[0]
+    # torch 2.9 calls every compilation an export: its graphs have the plain operators, which are slower on a CPU.
+    exporting = torch.compile(lambda x: x + int(torch.compiler.is_exporting()), backend="eager")(torch.zeros(()))
+    assert ("best_match" in graphs[0]) == (not bool(exporting))
     exported = torch.export.export(Operation(maps), inputs)
     assert "dpcn_modules" not in exported.module().code
     assert_close(exported.module()(*inputs), maps(*inputs))
