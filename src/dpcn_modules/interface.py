@@ -4,6 +4,9 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from torch import Tensor
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""The normalisation of the images that enter every network."""
+
 
 class Prediction(NamedTuple):
     """The output of a network for a batch of episodes.

@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> None:
     needed = views.check_room(store, shapes, data.size, budget)
     features, masks = views.counts()
     print(
-        f"{views.source.name}: at most {features} features of {len(views.targets())} images and {masks} masks, "
+        f"{views.source.name}: at most {features} features of {len(views.targets)} images and {masks} masks, "
         f"{needed / 2**20:.1f} MB, about {features * seconds / 60:.1f} min on {device} beside reading the images; "
         f"{data.features} has {len(store)} views, {store.bytes / 2**20:.1f} MB"
     )

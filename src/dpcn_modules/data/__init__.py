@@ -14,9 +14,10 @@ from dpcn_modules.data.feature_store import FeatureStore
 from dpcn_modules.data.io import ImageLike, as_image, as_mask, check_same_size, load_image, load_mask
 from dpcn_modules.data.object_masks import binary_mask, target_mask
 from dpcn_modules.data.palettes import Palette
-from dpcn_modules.data.resizing import IMAGENET_MEAN, IMAGENET_STD, MaskInterpolation, denormalise
+from dpcn_modules.data.resizing import MaskInterpolation, denormalise
 from dpcn_modules.data.source import FoldedData, ImageSource, Split
 from dpcn_modules.data.transforms import TestTransform, TrainTransform
+from dpcn_modules.interface import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = [
     "COCO_CLASSES",

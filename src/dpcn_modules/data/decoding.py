@@ -57,18 +57,23 @@ def source_name(source: object, otherwise: str) -> str:
     return name if isinstance(name, str) else otherwise
 
 
-def decode(source: Encoded, name: str, *, verify: bool = False) -> tuple[Image.Image, Stored]:
-    """Decode an image completely, rotate it by its EXIF orientation, and tell how it was stored; errors name it.
+def decode(source: Encoded, name: str) -> Image.Image:
+    """Decode an image completely and rotate it by its EXIF orientation; errors name it."""
+    with _opened(source, name) as image:
+        return _upright(image)
 
-    ``verify`` reads the file once more for its checksums, which PIL does not look at in decoding.
+
+def decode_mask(source: Encoded, name: str) -> tuple[Image.Image, Stored]:
+    """Decode a mask like an image, and tell how it was stored.
+
+    The file is read once more for its checksums, which PIL does not look at in decoding.
     """
-    if verify and not isinstance(source, Image.Image):
+    if not isinstance(source, Image.Image):
         with _opened(source, name) as image:
             image.verify()
     with _opened(source, name) as image:
         stored = _stored(image)
-        image.load()
-        return ImageOps.exif_transpose(image), stored
+        return _upright(image), stored
 
 
 def image_size(source: Encoded) -> tuple[int, int]:
@@ -83,6 +88,11 @@ def orientation(source: Encoded) -> tuple[int, bool]:
     with _opened(source, str(source)) as image:
         value = _orientation(image)
         return value, value in _SWAPPING_ORIENTATIONS and image.width != image.height
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpcn_modules._checks import some
-from dpcn_modules.data.decoding import Encoded, decode, is_encoded, orientation, rgb_tensor, source_name
+from dpcn_modules.data.decoding import Encoded, decode, decode_mask, is_encoded, orientation, rgb_tensor, source_name
 from dpcn_modules.data.mask_decoding import mask_ids
 from dpcn_modules.data.palettes import Palette
 from dpcn_modules.errors import InputError, InputTypeError
@@ -83,7 +83,7 @@ def as_image(image: ImageLike, name: str = "image") -> Tensor:
     """
     if is_encoded(image):
         name = source_name(image, name)
-        return rgb_tensor(decode(image, name)[0], name)  # type: ignore[arg-type]
+        return rgb_tensor(decode(image, name), name)  # type: ignore[arg-type]
     tensor = _as_tensor(image, name)
     if isinstance(image, Tensor):
         if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
@@ -123,7 +123,7 @@ def as_mask(mask: ImageLike, name: str = "mask", *, palette: Palette = "ids") ->
     """
     if is_encoded(mask):
         name = source_name(mask, name)
-        return mask_ids(*decode(mask, name, verify=True), name, palette)  # type: ignore[arg-type]
+        return mask_ids(*decode_mask(mask, name), name, palette)  # type: ignore[arg-type]
     values = _as_tensor(mask, name)
     if values.ndim != 2 or 0 in values.shape:
         raise InputError(
@@ -159,9 +159,9 @@ def warn_of_orientation(image: ImageLike, mask: ImageLike, *, image_name: str, m
     """Warn where only the image has an EXIF orientation: a mask that was drawn on the unrotated pixels is misplaced."""
     if not (is_encoded(image) and is_encoded(mask)):
         return
-    (turned, swapped), (mask_turned, _) = orientation(image), orientation(mask)  # type: ignore[arg-type]
+    turned, swapped = orientation(image)  # type: ignore[arg-type]
     # Where height and width change places, the check of the sizes has already told the two apart.
-    if turned != 1 and mask_turned == 1 and not swapped:
+    if turned != 1 and not swapped and orientation(mask)[0] == 1:  # type: ignore[arg-type]
         warnings.warn(
             f"{image_name} is rotated or mirrored by its EXIF orientation ({turned}), and its mask {mask_name} has "
             f"none: right if the mask was drawn on the image as viewers show it; if it was drawn on the stored pixels, "

@@ -11,9 +11,8 @@ from torchvision.transforms.v2 import functional as F
 
 from dpcn_modules._checks import VOID, check_mask_values, check_shapes
 from dpcn_modules.data.io import eight_bit
+from dpcn_modules.interface import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MEAN_COLOUR = [round(255 * mean) for mean in IMAGENET_MEAN]
 
 MaskInterpolation = Literal["nearest-exact", "nearest"]

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,24 +37,7 @@ def view_of(transforms: tuple[Transform, Transform], image: Tensor, target: Tens
         return transforms[view > 0](image, target)
 
 
-def stored_targets(
-    source: ImageSource, sampling: Sampling, annotation: Annotation
-) -> dict[int, list[tuple[int, Annotation]]]:
-    """For each image, the classes and annotations by which training may look at it."""
-    targets: dict[int, dict[tuple[int, Annotation], None]] = {}
-    for class_id in source.class_names:
-        for image_id in source.images_of(class_id):
-            targets.setdefault(image_id, {}).update({(class_id, "mask"): None, (class_id, annotation): None})
-    if sampling == "image":
-        for image_id in source.images:
-            queries: dict[tuple[int, Annotation], None] = {(each, "mask"): None for each in source.classes_of(image_id)}
-            targets.setdefault(image_id, {}).update(queries)
-    return {image_id: list(each) for image_id, each in sorted(targets.items())}
-
-
-def samples_of(
-    source: ImageSource, image_id: int, targets: list[tuple[int, Annotation]]
-) -> Iterator[tuple[Tensor, Tensor]]:
+def samples_of(source: ImageSource, image_id: int, targets: list[Target]) -> Iterator[tuple[Tensor, Tensor]]:
     """An image ``(3, H, W)`` uint8 with each of its targets ``(H, W)``; the image is read once."""
     image, mask = source.load(image_id)
     for class_id, annotation in targets:
@@ -78,22 +62,31 @@ class StoredViews:
     sampling: Sampling = "class"
     annotation: Annotation = "mask"
 
+    @cached_property
     def targets(self) -> dict[int, list[Target]]:
-        """By image, the classes and annotations by which training looks at it."""
-        return stored_targets(self.source, self.sampling, self.annotation)
+        """By image, the classes and annotations by which training may look at it."""
+        targets: dict[int, dict[Target, None]] = {}
+        for class_id in self.source.class_names:
+            for image_id in self.source.images_of(class_id):
+                targets.setdefault(image_id, {}).update({(class_id, "mask"): None, (class_id, self.annotation): None})
+        if self.sampling == "image":
+            for image_id in self.source.images:
+                queries: dict[Target, None] = {(each, "mask"): None for each in self.source.classes_of(image_id)}
+                targets.setdefault(image_id, {}).update(queries)
+        return {image_id: list(each) for image_id, each in sorted(targets.items())}
 
     def content(self) -> str:
         """Names the images, classes and annotations."""
-        return json.dumps([self.source.name, self.views, [*self.targets().items()]])
+        return json.dumps([self.source.name, self.views, [*self.targets.items()]])
 
     def first(self) -> tuple[Tensor, Tensor]:
         """The test view of the first image, with its mask."""
-        image_id, targets = next(iter(self.targets().items()))
+        image_id, targets = next(iter(self.targets.items()))
         return view_of(self.transforms, *next(samples_of(self.source, image_id, targets)), 0)
 
     def counts(self) -> tuple[int, int]:
         """The most features and masks that all views have; views that are equal are stored once."""
-        targets = self.targets()
+        targets = self.targets
         pairs = sum(map(len, targets.values()))
         return len(targets) + self.views * pairs, (1 + self.views) * pairs
 
@@ -140,7 +133,7 @@ class StoredViews:
         Raises:
             ValueError, OSError: as `FeatureStore.write`; what was written before is complete.
         """
-        targets, waiting, records, written = self.targets(), _Waiting(), list[Record](), 0
+        targets, waiting, records, written = self.targets, _Waiting(), list[Record](), 0
         for image_id in progress(list(targets)):
             for image, target in samples_of(self.source, image_id, targets[image_id]):
                 key = sample_key(image, target)

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from dpcn_modules._checks import check_choice, check_shapes
+from dpcn_modules.interface import IMAGENET_MEAN, IMAGENET_STD
 from dpcn_modules.models.weights import load_weights
 
 Features: TypeAlias = tuple[Tensor, Tensor, Tensor]
 Trainable: TypeAlias = Literal["all", "layer4", "none"]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""The normalisation of the images that enter every network."""
 
 
 class Pretraining(TypedDict, total=False):

@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -11,8 +10,7 @@ from torch import Tensor
 
 from dpcn_modules._checks import check_choice
 from dpcn_modules.errors import InputError, MissingPackageError
-from dpcn_modules.models.backbones.base import Pretraining
-from dpcn_modules.models.backbones.timm import TimmBackbone, check_timm_entries, timm_config
+from dpcn_modules.models.backbones.timm import TimmBackbone, TimmOptions, check_timm_entries, timm_config
 from dpcn_modules.models.weights import read_state_dict
 
 
@@ -39,8 +37,7 @@ class EfficientNetLiteBackbone(TimmBackbone):
 
     Args:
         name: ``"efficientnet_lite0"``, ``"efficientnet_lite1"`` or ``"efficientnet_lite2"``.
-        stride, stages: as of :class:`TimmBackbone`.
-        pretraining: ``weights`` is None, ``"imagenet"`` (of the package), ``"timm"`` or a file, as of `TimmBackbone`.
+        options: as of :class:`TimmBackbone`; ``weights`` may also be ``"imagenet"`` (of the package).
 
     Shape:
         ``(B, 3, Hi, Wi)`` to 40, 112 and 320 channels (lite2: 48, 120 and 352), with ``H = ceil(Hi / 8)``.
@@ -50,20 +47,13 @@ class EfficientNetLiteBackbone(TimmBackbone):
         ValueError: the package holds another file than the one that was tested.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        stride: int | None = None,
-        stages: Sequence[int] | None = None,
-        **pretraining: Unpack[Pretraining],
-    ) -> None:
+    def __init__(self, name: str, **options: Unpack[TimmOptions]) -> None:
         check_choice("name", name, _PACKAGES)
         state = None
-        if pretraining.get("weights") == "imagenet":
+        if options.get("weights") == "imagenet":
             state = packaged_weights(name)
-            pretraining["weights"] = None
-        super().__init__(f"tf_{name}", stride=stride, stages=stages, state=state, **pretraining)
+            options["weights"] = None
+        super().__init__(f"tf_{name}", state=state, **options)
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:

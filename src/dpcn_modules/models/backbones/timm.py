@@ -15,6 +15,13 @@ from dpcn_modules.models.backbones.base import Backbone, Pretraining
 from dpcn_modules.models.weights import check_entries, read_state_dict
 
 
+class TimmOptions(Pretraining, total=False):
+    """Keyword arguments of every backbone of timm: ``stride`` and ``stages``, as of :class:`TimmBackbone`."""
+
+    stride: int | None
+    stages: Sequence[int] | None
+
+
 class TimmBackbone(Backbone):
     """A convolutional network of timm, cut into layer2, layer3 and layer4 at three of its feature maps.
 
